@@ -1,0 +1,101 @@
+"""Every error that a user can be told about, as one tree.
+
+    DlzooError                       one line: what, got, expected, fix; exit status 2
+    ├── ArgumentError                a value that an option or argument does not take
+    ├── UnknownModelError            no card and no builder of that name
+    ├── WeightsError                 weights that cannot be used
+    │   ├── CheckpointMismatchError  missing, unexpected or mis-shaped keys
+    │   ├── UnsafeCheckpointError    a file that needs pickle to run code
+    │   ├── DownloadError            no network, a wrong hash
+    │   └── NonFiniteWeightsError    NaN or Inf in a parameter or buffer
+    ├── ExportError                  what was asked cannot be delivered
+    │   ├── OpsetError               no model in the opset asked for
+    │   └── DynamicAxisError         an axis that does not hold at other sizes
+    ├── BundleError                  a folder or file that is not a sound bundle or model
+    │   └── BundleExistsError        the target is not empty
+    ├── StorageError                 unwritable or full disk
+    ├── ImageError                   an image that cannot be read
+    ├── ProviderError                a provider that is missing or did not take the work
+    ├── InstallationError            a missing or clashing package
+    └── ProofError                   the verdict is fail or vacuous; exit status 1
+
+A message names the subject, got against expected, and the fix.
+"""
+
+from __future__ import annotations
+
+
+class DlzooError(Exception):
+    """Something a user can mend; the message is one line."""
+
+    exit_code = 2
+
+
+class ArgumentError(DlzooError, ValueError):
+    """A value that an option or an argument does not take."""
+
+
+class UnknownModelError(DlzooError, LookupError):
+    """No card and no builder of that name."""
+
+
+class WeightsError(DlzooError):
+    """Weights that cannot be used."""
+
+
+class CheckpointMismatchError(WeightsError):
+    """A checkpoint with missing, unexpected or mis-shaped keys."""
+
+
+class UnsafeCheckpointError(WeightsError):
+    """A checkpoint that can only be read by running the code in it."""
+
+
+class DownloadError(WeightsError):
+    """Weights that could not be fetched, or came with a wrong hash."""
+
+
+class NonFiniteWeightsError(WeightsError):
+    """NaN or Inf in a parameter or a buffer."""
+
+
+class ExportError(DlzooError):
+    """What was asked of an export cannot be delivered."""
+
+
+class OpsetError(ExportError):
+    """The model cannot be delivered in the opset asked for."""
+
+
+class DynamicAxisError(ExportError):
+    """An axis was to be dynamic, and does not hold at other sizes."""
+
+
+class BundleError(DlzooError):
+    """A folder or a file that is not a sound bundle or model."""
+
+
+class BundleExistsError(BundleError):
+    """The target of a write exists and is not empty."""
+
+
+class StorageError(DlzooError):
+    """A path that cannot be written, or a full disk."""
+
+
+class ImageError(DlzooError):
+    """A file that cannot be read as an image."""
+
+
+class ProviderError(DlzooError):
+    """An execution provider that is missing, or did not take the work."""
+
+
+class InstallationError(DlzooError):
+    """A package that is missing, or two that clash."""
+
+
+class ProofError(DlzooError):
+    """The verdict on a model is fail or vacuous."""
+
+    exit_code = 1

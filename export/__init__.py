@@ -1,0 +1,1 @@
+"""Export: a module becomes a graph, a graph becomes a bundle."""

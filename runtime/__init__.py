@@ -1,0 +1,1 @@
+"""Validate and serve: ONNX Runtime and NumPy, never PyTorch."""
