@@ -1,0 +1,84 @@
+"""What a person sees: tables on stdout, progress and notes on stderr, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+def print_document(document: Any) -> None:
+    """Print one JSON document on stdout; NaN and Inf are refused, JSON has neither."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_note(text: str) -> None:
+    """Tell a person something on stderr."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print text on stdout, wrapped to the terminal."""
+    console = Console(highlight=False)
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[str] = ()
+) -> None:
+    """Print a table on stdout; the columns named in ``numeric`` are set to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column in numeric
+        table.add_column(
+            column,
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(highlight=False).print(table, markup=False)
+
+
+class StageDisplay:
+    """Shows on stderr which stage runs; silent where stderr is no terminal."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task("start", total=None) if progress else None
+
+    def show(self, text: str) -> None:
+        """Name what runs now."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=text, total=None, completed=0)
+
+    def show_bytes(self, done: int, total: int) -> None:
+        """Show how much of a download has arrived."""
+        if self._progress is not None and self._task is not None:
+            text = f"download {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+            self._progress.update(self._task, description=text, completed=done, total=total)
+
+
+@contextmanager
+def stage_display(*, quiet: bool = False) -> Iterator[StageDisplay]:
+    """Show progress while the block runs, when stderr is a terminal and not ``quiet``."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield StageDisplay(None)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield StageDisplay(progress)

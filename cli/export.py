@@ -1,0 +1,110 @@
+"""``dlzoo export``: a model becomes a bundle that proves itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlzoo.errors import ArgumentError, ProofError
+
+
+def export(
+    model: Annotated[str, typer.Argument(help='A name from "dlzoo models".')],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The bundle's folder; ./MODEL if absent.")
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="imagenet (downloaded once), a .safetensors or .pth FILE, random, or auto: "
+            "what the cache holds, else random."
+        ),
+    ] = "auto",
+    opset: Annotated[int, typer.Option(help="The ONNX opset to deliver.")] = 20,
+    batch: Annotated[str, typer.Option(help="dynamic, or a fixed number.")] = "dynamic",
+    image_size: Annotated[
+        str | None, typer.Option(help="dynamic, or H,W; the model's own if absent.")
+    ] = None,
+    head: Annotated[
+        str, typer.Option(help="What the output is: logits, softmax or sigmoid.")
+    ] = "logits",
+    include_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--include-preprocessing", help="uint8 images in: resize, crop, normalize inside."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Draws random weights and test inputs.")] = 0,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="Prove it on cpu, cuda, …; repeatable. [cpu]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a bundle that is already there.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Export MODEL to ONNX, prove it against PyTorch, and write a bundle."""
+    options = {
+        "batch": _parse_batch(batch),
+        "image_size": _parse_image_size(image_size),
+    }
+    from dlzoo.api import ExportRun
+    from dlzoo.cli.console import print_document, print_note, stage_display
+    from dlzoo.cli.report_text import print_export
+
+    with stage_display(quiet=json) as display:
+        run = ExportRun(
+            model,
+            output,
+            weights=weights,
+            opset=opset,
+            head=head,
+            include_preprocessing=include_preprocessing,
+            seed=seed,
+            providers=tuple(provider or ("cpu",)),
+            force=force,
+            on_stage=display.show,
+            on_bytes=display.show_bytes,
+            **options,
+        )
+        try:
+            bundle, report = run()
+        except ProofError:
+            if json and run.report is not None:
+                print_document(run.report.to_json())
+            raise
+        finally:
+            notes = run.notes
+    for note in notes:
+        print_note(note)
+    if json:
+        print_document(report.to_json())
+    else:
+        print_export(bundle, report)
+
+
+def _parse_batch(text: str) -> int | None:
+    """A fixed batch size, or None for a dynamic one."""
+    if text == "dynamic":
+        return None
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ArgumentError(
+        f"--batch got {text!r}, expected 'dynamic' or a number from 1 up. "
+        "Write for example --batch 8."
+    )
+
+
+def _parse_image_size(text: str | None) -> tuple[int, int] | str | None:
+    """Height and width, 'dynamic', or None for the model's own size."""
+    if text is None or text == "dynamic":
+        return text
+    parts = text.replace("x", ",").split(",")
+    if len(parts) == 2 and all(part.isdecimal() and int(part) > 0 for part in parts):
+        return int(parts[0]), int(parts[1])
+    raise ArgumentError(
+        f"--image-size got {text!r}, expected 'dynamic' or height,width in pixels. "
+        "Write for example --image-size 256,320."
+    )

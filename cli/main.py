@@ -1,0 +1,84 @@
+"""The ``dlzoo`` command: its commands in the order in which a model flows through them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from dlzoo import __version__
+from dlzoo.cli import classify, doctor, export, info, models, verify
+from dlzoo.errors import DlzooError
+
+# Plain help: rich's boxes would double the start-up time of every command.
+app = typer.Typer(
+    name="dlzoo",
+    help="Vision networks from PyTorch to ONNX, proved: define, export, verify, serve.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("models")(models.models)
+app.command("info")(info.info)
+app.command("export")(export.export)
+app.command("verify")(verify.verify)
+app.command("classify")(classify.classify)
+app.command("doctor")(doctor.doctor)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"dlzoo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line; every foreseen error is one line on stderr.
+
+    Exit status: 0 done and proved, 1 a verdict failed, 2 the user's mistake or a missing
+    piece, 130 interrupted.
+    """
+    try:
+        status = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+    except DlzooError as error:
+        status = error.exit_code
+        _complain(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
+        _complain("interrupted; nothing was left behind.")
+    except BrokenPipeError:
+        # The reader (head, less) went away; Python's own flush at exit must not complain too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    except Exception as error:
+        # Usage errors of click, which typer ships under a private name since 0.16.
+        if not hasattr(error, "format_message"):
+            raise
+        status = 2
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "dlzoo"
+        text = error.format_message()
+        if text:  # a bare `dlzoo` has printed its help already
+            _complain(f'{text.rstrip(".")}. Run "{command} --help".')
+    sys.exit(status)
+
+
+def _complain(message: str) -> None:
+    print(f"dlzoo: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,95 @@
+"""A report as a person reads it in an 80-column terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dlzoo.cli.console import print_lines, print_table
+
+if TYPE_CHECKING:
+    from dlzoo.export.bundle import Bundle
+    from dlzoo.runtime.validate import CandidateResult, Report
+
+_HOW_TO_READ = (
+    "rho2 and rhomax are the ONNX model's error, root mean square and worst element, as a "
+    "multiple of the error that PyTorch itself makes in float32 against a float64 reference. "
+    "About 1 means: as exact as PyTorch."
+)
+
+
+def print_export(bundle: Bundle, report: Report) -> None:
+    """Say what was written, from what, and what was proved."""
+    manifest = bundle.manifest
+    size_mb = bundle.model_path.stat().st_size / 1e6
+    origin = manifest.weights
+    if origin["kind"] == "random":
+        weights = f"random, seed {origin['seed']}: untrained, its answers mean nothing"
+    else:
+        weights = f"{origin['source']}, sha256 {origin['sha256'][:16]}…"
+    print_lines(
+        [
+            f"{bundle.path}/ holds {manifest.name}, exported and proved.",
+            "",
+            f"model.onnx  {size_mb:,.1f} MB, opset {manifest.opset}, {manifest.precision}",
+            *(f"input       {spec_text(spec)}" for spec in manifest.inputs),
+            *(f"output      {spec_text(spec)}" for spec in manifest.outputs),
+            f"weights     {weights}",
+            "",
+        ]
+    )
+    print_report(report)
+    print_lines(["", f"Replay the proof anywhere, without PyTorch: dlzoo verify {bundle.path}"])
+
+
+def spec_text(spec: object) -> str:
+    """``image float32 [batch, 3, 224, 224]``."""
+    dims = ", ".join(str(size) for size in spec.dims)  # type: ignore[attr-defined]
+    return f"{spec.name} {spec.dtype} [{dims}]"  # type: ignore[attr-defined]
+
+
+def print_report(report: Report) -> None:
+    """Print the verdict, the worst numbers of every kind of run, and how to read them."""
+    print_lines([f"{report.verdict.upper()}  {report.bundle}, opset {report.opset}", ""])
+    groups: dict[tuple[str, str], list[CandidateResult]] = {}
+    for result in report.candidates:
+        groups.setdefault((result.provider, result.optimization), []).append(result)
+    print_table(
+        ("provider", "optimization", "batches", "inputs", "rho2", "rhomax", "verdict"),
+        [
+            (
+                provider,
+                optimization,
+                ", ".join(str(batch) for batch in sorted({r.batch for r in results})),
+                f"{len(results)} sets",
+                worst(r.rho2 for r in results),
+                worst(r.rhomax for r in results),
+                "pass" if all(r.verdict == "pass" for r in results) else "fail",
+            )
+            for (provider, optimization), results in groups.items()
+        ],
+        numeric=("rho2", "rhomax"),
+    )
+    failures = [r for r in report.candidates if r.verdict != "pass"]
+    for result in failures[:10]:
+        where = f"{result.provider}, {result.optimization}, batch {result.batch}, {result.kind}"
+        print_lines([f"FAIL  {where}: {'; '.join(result.reasons)}"])
+    lines = [""]
+    if report.power is not None:
+        lines.append(
+            f"power         {report.power.detected} of {report.power.tried} small faults put "
+            "into single weight tensors were caught"
+        )
+    for symbol, axis in report.dynamic_axes.items():
+        proved = ", ".join(str(size) for size in axis["proved"])
+        lines.append(f"dynamic axis  {symbol}, proved at {proved}")
+    if report.seconds:
+        parts = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items())
+        lines.append(f"seconds       {parts}")
+    print_lines([*lines, "", _HOW_TO_READ])
+
+
+def worst(numbers: Iterable[float | None]) -> str:
+    """The largest of the numbers that there are."""
+    known = [number for number in numbers if number is not None]
+    return f"{max(known):.2f}" if known else "-"

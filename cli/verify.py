@@ -1,0 +1,65 @@
+"""``dlzoo verify``: replay what a bundle proves, without PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlzoo.errors import ProofError
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or an .onnx file with --golden.")],
+    provider: Annotated[
+        list[str] | None, typer.Option(help="cpu, cuda, …; repeatable. [cpu]")
+    ] = None,
+    optimization: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ONNX Runtime's graph optimization: disabled, basic, extended or all; "
+            "repeatable. [all]"
+        ),
+    ] = None,
+    golden: Annotated[
+        Path | None,
+        typer.Option(help="For an .onnx file: a folder of input_N.pb and output_N.pb."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Compare with this model in PyTorch, on new inputs (needs torch)."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="With --against: the weights, as for dlzoo export.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="With --against: draws weights and inputs.")] = 0,
+    allow_fallback: Annotated[
+        bool,
+        typer.Option("--allow-fallback", help="Let nodes run on another provider than asked."),
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Check hashes and replay the golden data; exit status 1 where a verdict fails."""
+    from dlzoo.api import verify as verify_bundle
+    from dlzoo.cli.console import print_document, stage_display
+    from dlzoo.cli.report_text import print_report
+
+    with stage_display(quiet=json) as display:
+        report = verify_bundle(
+            bundle,
+            providers=tuple(provider or ("cpu",)),
+            optimizations=tuple(optimization or ("all",)),
+            golden=golden,
+            against=against,
+            weights=weights,
+            seed=seed,
+            allow_fallback=allow_fallback,
+            on_stage=display.show,
+        )
+    if json:
+        print_document(report.to_json())
+    else:
+        print_report(report)
+    if not report:
+        raise ProofError(f"{report.bundle}: the verdict is {report.verdict}. {report.explanation}")
