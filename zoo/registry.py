@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from dlzoo.errors import UnknownModelError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,10 @@ class Card:
     rho2_limit: float = 3.0
     rhomax_limit: float = 6.0
     limit_reason: str = ""
+    #: Renames the keys of checkpoints from before a module was renamed, e.g. DenseNet's ``norm.1``
+    #: to ``norm1``. Whoever loads a state dict for this card, downloaded or from a file, calls it
+    #: on the whole dict before comparing keys; it returns a new dict and leaves today's keys alone.
+    remap_keys: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
 
     def published_weights(self, name: str) -> PublishedWeights | None:
         """The published weights of that name, or None."""
