@@ -1,0 +1,164 @@
+"""Convolution, and the arithmetic of what comes out of a sliding window.
+
+N   samples          H   height
+C   channels         W   width
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from dlzoo.errors import ArgumentError
+from dlzoo.zoo.layers.registry import register_layer
+
+Size = int | tuple[int, int]
+Padding = Literal["valid", "same"] | Size
+
+
+def output_size(
+    n_in: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+    exact: bool = False,
+) -> int:
+    """How many places a window of a convolution or a pooling takes along one axis.
+
+    ``n_out = (n_in + 2p - d (f - 1) - 1) / s + 1``, for d = 1: ``(n_in + 2p - f) / s + 1``,
+    rounded down; up with ``ceil_mode``, though no window may start in the padding at the end
+
+    Source:
+        Dumoulin & Visin 2016, "A guide to convolution arithmetic", relationships 6 and 15;
+        the rule for ``ceil_mode`` is ``torch.nn.MaxPool2d``'s.
+
+    Units:
+        Pixels. With ``exact`` a stride that leaves pixels over is refused.
+
+    Raises:
+        ArgumentError: the window is larger than the padded input, an argument is out of its
+            range, or ``exact`` does not hold.
+
+    Example:
+        >>> output_size(227, 11, stride=4, exact=True)
+        55
+    """
+    for name, value, least in (
+        ("kernel size", kernel_size, 1),
+        ("stride", stride, 1),
+        ("padding", padding, 0),
+        ("dilation", dilation, 1),
+    ):
+        if value < least:
+            raise ArgumentError(
+                f"Sliding window: got {name} {value}, expected {least} or more."
+            )
+    extent = dilation * (kernel_size - 1) + 1
+    room = n_in + 2 * padding - extent
+    if n_in < 1 or room < 0:
+        raise ArgumentError(
+            f"Sliding window: got {n_in} pixels and padding {padding}, expected at least "
+            f"{max(1, extent - 2 * padding)} pixels for a window of {extent}; use a larger image "
+            "or more padding."
+        )
+    if exact and room % stride:
+        raise ArgumentError(
+            f"Sliding window: got (n_in + 2p - f) = {room}, expected a multiple of the stride "
+            f"{stride}; use {n_in + stride - room % stride} pixels or another padding."
+        )
+    if not ceil_mode:
+        return room // stride + 1
+    n_out = -(-room // stride) + 1
+    return n_out - 1 if (n_out - 1) * stride >= n_in + padding else n_out
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def same_padding(kernel_size: Size, dilation: Size = 1) -> tuple[int, int]:
+    """The padding that keeps the size at stride 1, and gives ``ceil(n / s)`` at stride s.
+
+    ``p = d (f - 1) / 2`` on either side
+
+    Source:
+        Dumoulin & Visin 2016, "A guide to convolution arithmetic", section 2.3.
+
+    Raises:
+        ArgumentError: an even extent, which no equal padding on both sides keeps.
+    """
+    padding = []
+    for f, d in zip(_pair(kernel_size), _pair(dilation), strict=True):
+        if d * (f - 1) % 2:
+            raise ArgumentError(
+                f"Convolution: got padding 'same' with kernel size {f} and dilation {d}, expected "
+                "an odd kernel: an even one needs unequal sides. Give the padding in pixels."
+            )
+        padding.append(d * (f - 1) // 2)
+    return padding[0], padding[1]
+
+
+@register_layer(
+    "convolution",
+    kind="conv",
+    formula="y_o = b_o + sum_{c,i,j} w_{o,c,i,j} x_{c, s h + d i - p, s w + d j - p}; "
+    "n_out = (n_in + 2p - f)/s + 1",
+    source="LeCun et al. 1998, section II.A; Dumoulin & Visin 2016, relationship 6",
+    onnx_nodes=("Conv",),
+    native=("Conv", 1),
+    onnx="Native, with explicit pads; never auto_pad, which runtimes read differently.",
+)
+def convolution(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Size,
+    *,
+    stride: Size = 1,
+    padding: Padding = "valid",
+    dilation: Size = 1,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Conv2d:
+    """A two-dimensional convolution with padding by name or in pixels.
+
+    ``y_o = b_o + sum_{c,i,j} w_{o,c,i,j} x_{c, s h + d i - p, s w + d j - p}``
+
+    ``valid`` is p = 0 and ``same`` is p = d (f - 1) / 2 on all sides. Both become numbers
+    here, so that ``same`` works with a stride too: there torch refuses it, and TensorFlow's
+    pads by an amount that depends on the image's size.
+
+    Source:
+        LeCun et al. 1998, section II.A.
+
+    Shape:
+        [N, in_channels, H, W] to [N, out_channels, H', W'], each by :func:`output_size`.
+
+    ONNX:
+        Conv with explicit pads.
+
+    Raises:
+        ArgumentError: a padding that is neither a name nor a number, or ``same`` with an even
+            kernel.
+    """
+    if padding == "valid":
+        padding = 0
+    elif padding == "same":
+        padding = same_padding(kernel_size, dilation)
+    elif isinstance(padding, str):
+        raise ArgumentError(
+            f"Convolution: got padding {padding!r}, expected 'valid', 'same' or pixels."
+        )
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=bias,
+    )
