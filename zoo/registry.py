@@ -64,6 +64,24 @@ class PublishedWeights:
     #: Where the recipe's preprocessing differs from the card's.
     preprocessing: Preprocessing | None = None
 
+    @classmethod
+    def from_torchvision(
+        cls, file: str, *, top1_percent: float, name: str = "imagenet", **facts: Any
+    ) -> PublishedWeights:
+        """Weights that torchvision publishes as ``file``, e.g. ``resnet50-0676ba61.pth``.
+
+        What stands between the last hyphen and the suffix is the start of the file's sha256.
+        """
+        return cls(
+            name=name,
+            url=f"https://download.pytorch.org/models/{file}",
+            sha256=file.removesuffix(".pth").rpartition("-")[2],
+            license="BSD-3-Clause",
+            source="torchvision",
+            top1_percent=top1_percent,
+            **facts,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
