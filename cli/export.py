@@ -13,7 +13,8 @@ from dlzoo.errors import ArgumentError, ProofError
 def export(
     model: Annotated[str, typer.Argument(help='A name from "dlzoo models".')],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The bundle's folder; ./MODEL if absent.")
+        Path | None,
+        typer.Option("-o", "--output", help="The bundle's folder; ./MODEL if absent."),
     ] = None,
     weights: Annotated[
         str,

@@ -45,4 +45,6 @@ def models(
         ],
         numeric=("model", "parameters", "input"),
     )
-    print_lines(["", 'Run "dlzoo info MODEL" for one of them, "dlzoo export MODEL" to export it.'])
+    print_lines(
+        ["", 'Run "dlzoo info MODEL" for one of them, "dlzoo export MODEL" to export it.']
+    )

@@ -22,30 +22,21 @@ def print_export(bundle: Bundle, report: Report) -> None:
     """Say what was written, from what, and what was proved."""
     manifest = bundle.manifest
     size_mb = bundle.model_path.stat().st_size / 1e6
-    origin = manifest.weights
-    if origin["kind"] == "random":
-        weights = f"random, seed {origin['seed']}: untrained, its answers mean nothing"
-    else:
-        weights = f"{origin['source']}, sha256 {origin['sha256'][:16]}…"
     print_lines(
         [
             f"{bundle.path}/ holds {manifest.name}, exported and proved.",
             "",
             f"model.onnx  {size_mb:,.1f} MB, opset {manifest.opset}, {manifest.precision}",
-            *(f"input       {spec_text(spec)}" for spec in manifest.inputs),
-            *(f"output      {spec_text(spec)}" for spec in manifest.outputs),
-            f"weights     {weights}",
+            *(f"input       {spec}" for spec in manifest.inputs),
+            *(f"output      {spec}" for spec in manifest.outputs),
+            f"weights     {manifest.describe_weights()}",
             "",
         ]
     )
     print_report(report)
-    print_lines(["", f"Replay the proof anywhere, without PyTorch: dlzoo verify {bundle.path}"])
-
-
-def spec_text(spec: object) -> str:
-    """``image float32 [batch, 3, 224, 224]``."""
-    dims = ", ".join(str(size) for size in spec.dims)  # type: ignore[attr-defined]
-    return f"{spec.name} {spec.dtype} [{dims}]"  # type: ignore[attr-defined]
+    print_lines(
+        ["", f"Replay the proof anywhere, without PyTorch: dlzoo verify {bundle.path}"]
+    )
 
 
 def print_report(report: Report) -> None:
@@ -72,7 +63,9 @@ def print_report(report: Report) -> None:
     )
     failures = [r for r in report.candidates if r.verdict != "pass"]
     for result in failures[:10]:
-        where = f"{result.provider}, {result.optimization}, batch {result.batch}, {result.kind}"
+        where = (
+            f"{result.provider}, {result.optimization}, batch {result.batch}, {result.kind}"
+        )
         print_lines([f"FAIL  {where}: {'; '.join(result.reasons)}"])
     lines = [""]
     if report.power is not None:
@@ -84,7 +77,9 @@ def print_report(report: Report) -> None:
         proved = ", ".join(str(size) for size in axis["proved"])
         lines.append(f"dynamic axis  {symbol}, proved at {proved}")
     if report.seconds:
-        parts = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items())
+        parts = ", ".join(
+            f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items()
+        )
         lines.append(f"seconds       {parts}")
     print_lines([*lines, "", _HOW_TO_READ])
 

@@ -62,4 +62,6 @@ def verify(
     else:
         print_report(report)
     if not report:
-        raise ProofError(f"{report.bundle}: the verdict is {report.verdict}. {report.explanation}")
+        raise ProofError(
+            f"{report.bundle}: the verdict is {report.verdict}. {report.explanation}"
+        )

@@ -21,6 +21,9 @@ class TensorSpec:
     dtype: str
     dims: tuple[int | str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} [{', '.join(str(size) for size in self.dims)}]"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AxisRange:
@@ -64,6 +67,12 @@ class Manifest:
     tools: dict[str, str]
     weights: dict[str, Any]
     files: dict[str, str]
+
+    def describe_weights(self) -> str:
+        """One line on where the weights come from."""
+        if self.weights["kind"] == "random":
+            return f"random, seed {self.weights['seed']}: untrained, its answers mean nothing"
+        return f"{self.weights['source']}, sha256 {self.weights['sha256']}"
 
     def to_json(self) -> str:
         """The manifest as stable JSON: sorted keys, a newline at the end, no NaN."""

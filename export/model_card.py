@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlzoo.export.bundle import Manifest, TensorSpec
+    from dlzoo.export.bundle import Manifest
 
 
 def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> str:
@@ -32,11 +32,11 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
     lines += ["| | |", "| --- | --- |"]
     if card.get("num_parameters"):
         lines.append(f"| parameters | {card['num_parameters']:,} |")
-    lines += [f"| input | {_tensor_text(spec)} |" for spec in manifest.inputs]
-    lines += [f"| output | {_tensor_text(spec)}, {manifest.head} |" for spec in manifest.outputs]
+    lines += [f"| input | {spec} |" for spec in manifest.inputs]
+    lines += [f"| output | {spec}, {manifest.head} |" for spec in manifest.outputs]
     lines += [
         f"| ONNX | opset {manifest.opset}, IR {manifest.ir_version}, {manifest.precision} |",
-        f"| weights | {_weights_text(weights)} |",
+        f"| weights | {manifest.describe_weights()} |",
         f"| preprocessing | {_preprocessing_text(manifest)} |",
         "",
         "## What was proved",
@@ -60,15 +60,6 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
         ]
     lines += ["", "Replay it: `dlzoo verify <this folder>`.", ""]
     return "\n".join(lines)
-
-
-def _tensor_text(spec: TensorSpec) -> str:
-    return f"`{spec.name}` {spec.dtype} [{', '.join(str(size) for size in spec.dims)}]"
-
-
-def _weights_text(weights: Mapping[str, Any]) -> str:
-    what = weights["source"] or f"random, seed {weights['seed']}"
-    return f"{what}, sha256 `{weights['sha256']}`"
 
 
 def _preprocessing_text(manifest: Manifest) -> str:
