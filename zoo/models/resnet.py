@@ -1,0 +1,391 @@
+"""ResNet: layers learn a residual, added to what they were given.
+
+N   samples          H   height          K   classes
+C   channels         W   width
+
+Source:
+    He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, Table 1 and
+    figure 5. In bottlenecks the 3x3 convolution has the stride ("v1.5", as torchvision's
+    weights expect); in the paper the first 1x1 convolution has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from dlzoo.zoo.data.preprocessing import IMAGENET_224, IMAGENET_224_RESIZE_232
+from dlzoo.zoo.layers.conv import convolution
+from dlzoo.zoo.layers.norm import group_norm
+from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
+from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
+
+#: Table 1: blocks in the stages conv2_x to conv5_x.
+NUM_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+#: Table 1: width of the 3x3 convolutions in those stages.
+STAGE_WIDTHS = (64, 128, 256, 512)
+STEM_WIDTH = 64
+
+RESNET_PAPER = Paper(
+    title="Deep Residual Learning for Image Recognition",
+    authors="Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun",
+    year=2015,
+    url="https://arxiv.org/abs/1512.03385",
+)
+GROUP_NORM_PAPER = Paper(
+    title="Group Normalization",
+    authors="Yuxin Wu, Kaiming He",
+    year=2018,
+    url="https://arxiv.org/abs/1803.08494",
+)
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution whose norm has the bias."""
+    return convolution(
+        in_channels, out_channels, kernel_size, stride=stride, padding="same", bias=False
+    )
+
+
+def _projection(
+    in_channels: int, out_channels: int, stride: int, norm: Callable[..., nn.Module]
+) -> nn.Module | None:
+    """The shortcut where shapes differ: option B of section 4.1, equation 2."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(_conv(in_channels, out_channels, 1, stride), norm(out_channels))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut.
+
+    y = activation(F(x) + shortcut(x))
+
+    Source:
+        Figure 5, left; equations 1 and 2.
+
+    Shape:
+        [N, in_channels, H, W] to [N, width, ceil(H/stride), ceil(W/stride)].
+    """
+
+    expansion = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        norm: Callable[..., nn.Module],
+        activation: Callable[..., nn.Module],
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv(in_channels, width, 3, stride)
+        self.bn1 = norm(width)
+        self.activation1 = activation()
+        self.conv2 = _conv(width, width, 3)
+        self.bn2 = norm(width)
+        self.activation2 = activation()
+        # The name is torchvision's; at stride 1 it changes the number of channels only.
+        self.downsample = _projection(in_channels, width, stride, norm)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        residual_NCHW = self.activation1(self.bn1(self.conv1(x_NCHW)))
+        residual_NCHW = self.bn2(self.conv2(residual_NCHW))
+        shortcut_NCHW = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
+        y_NCHW: Tensor = self.activation2(residual_NCHW + shortcut_NCHW)
+        return y_NCHW
+
+
+class Bottleneck(nn.Module):
+    """1x1 to fewer channels, 3x3 there, 1x1 back to four times as many, and a shortcut.
+
+    y = activation(F(x) + shortcut(x))
+
+    Source:
+        Figure 5, right; the stride is on the 3x3 convolution (v1.5).
+
+    Shape:
+        [N, in_channels, H, W] to [N, 4 width, ceil(H/stride), ceil(W/stride)].
+    """
+
+    expansion = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        norm: Callable[..., nn.Module],
+        activation: Callable[..., nn.Module],
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv(in_channels, width, 1)
+        self.bn1 = norm(width)
+        self.activation1 = activation()
+        self.conv2 = _conv(width, width, 3, stride)
+        self.bn2 = norm(width)
+        self.activation2 = activation()
+        self.conv3 = _conv(width, width * self.expansion, 1)
+        self.bn3 = norm(width * self.expansion)
+        self.activation3 = activation()
+        self.downsample = _projection(in_channels, width * self.expansion, stride, norm)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        residual_NCHW = self.activation1(self.bn1(self.conv1(x_NCHW)))
+        residual_NCHW = self.activation2(self.bn2(self.conv2(residual_NCHW)))
+        residual_NCHW = self.bn3(self.conv3(residual_NCHW))
+        shortcut_NCHW = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
+        y_NCHW: Tensor = self.activation3(residual_NCHW + shortcut_NCHW)
+        return y_NCHW
+
+
+class ResNet(nn.Module):
+    """A residual network for images.
+
+    Convolutions start from He's normal initialization over the fan out, norms from scale 1 and
+    shift 0.
+
+    Source:
+        Table 1; initialization: He et al., Delving Deep into Rectifiers, 2015, equation 14.
+
+    Shape:
+        [N, 3, H, W] to logits [N, K], any H and W.
+
+    ONNX:
+        Conv, BatchNormalization (folded into Conv by most runtimes), Relu, MaxPool, Add,
+        ReduceMean or GlobalAveragePool, Gemm.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        num_blocks: tuple[int, int, int, int],
+        *,
+        num_classes: int,
+        norm: Callable[..., nn.Module],
+        activation: Callable[..., nn.Module],
+    ) -> None:
+        super().__init__()
+        self.conv1 = _conv(3, STEM_WIDTH, 7, stride=2)
+        self.bn1 = norm(STEM_WIDTH)
+        self.activation1 = activation()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+
+        channels = STEM_WIDTH
+        stages = []
+        for width, num in zip(STAGE_WIDTHS, num_blocks, strict=True):
+            # Stages conv3_x to conv5_x halve H and W in their first block; the pooling did conv2_x's.
+            strides = [2 if stages else 1] + [1] * (num - 1)
+            stage = nn.Sequential()
+            for stride in strides:
+                stage.append(block(channels, width, stride, norm, activation))
+                channels = width * block.expansion
+            stages.append(stage)
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten(1)
+        self.fc = nn.Linear(channels, num_classes)
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        x_NCHW = self.maxpool(self.activation1(self.bn1(self.conv1(x_NCHW))))
+        x_NCHW = self.layer4(self.layer3(self.layer2(self.layer1(x_NCHW))))
+        logits_NK: Tensor = self.fc(self.flatten(self.avgpool(x_NCHW)))
+        return logits_NK
+
+
+def _resnet(
+    depth: int, *, num_classes: int, norm: LayerChoice, activation: LayerChoice
+) -> ResNet:
+    return ResNet(
+        BasicBlock if depth < 50 else Bottleneck,
+        NUM_BLOCKS[depth],
+        num_classes=num_classes,
+        norm=resolve_layer(norm, "norm"),
+        activation=resolve_layer(activation, "activation"),
+    )
+
+
+_IMAGENET: dict[str, Any] = {
+    "family": "ResNet",
+    "input_shape": (3, 224, 224),
+    "num_classes": 1000,
+    "preprocessing": IMAGENET_224,
+    "labels": "imagenet1k",
+    "min_image_size": (1, 1),
+}
+
+
+@register_model(
+    summary="smallest ResNet: basic blocks",
+    paper=RESNET_PAPER,
+    num_parameters=11_689_512,
+    weights=(PublishedWeights.from_torchvision("resnet18-f37072fd.pth", top1_percent=69.758),),
+    **_IMAGENET,
+)
+def resnet18(
+    *,
+    num_classes: int = 1000,
+    norm: LayerChoice = "batch_norm",
+    activation: LayerChoice = "relu",
+) -> nn.Module:
+    """ResNet-18: 18 layers with weights along the longest path.
+
+    Args:
+        num_classes: outputs of the last layer.
+        norm: name of a norm, or what makes one for a number of channels.
+        activation: name of an activation, or what makes one.
+    """
+    return _resnet(18, num_classes=num_classes, norm=norm, activation=activation)
+
+
+@register_model(
+    summary="ResNet of basic blocks",
+    paper=RESNET_PAPER,
+    num_parameters=21_797_672,
+    weights=(PublishedWeights.from_torchvision("resnet34-b627a593.pth", top1_percent=73.314),),
+    **_IMAGENET,
+)
+def resnet34(
+    *,
+    num_classes: int = 1000,
+    norm: LayerChoice = "batch_norm",
+    activation: LayerChoice = "relu",
+) -> nn.Module:
+    """ResNet-34: 34 layers with weights along the longest path.
+
+    Args:
+        num_classes: outputs of the last layer.
+        norm: name of a norm, or what makes one for a number of channels.
+        activation: name of an activation, or what makes one.
+    """
+    return _resnet(34, num_classes=num_classes, norm=norm, activation=activation)
+
+
+@register_model(
+    summary="ResNet of bottlenecks",
+    paper=RESNET_PAPER,
+    num_parameters=25_557_032,
+    weights=(
+        PublishedWeights.from_torchvision("resnet50-0676ba61.pth", top1_percent=76.13),
+        PublishedWeights.from_torchvision(
+            "resnet50-11ad3fa6.pth",
+            name="imagenet_v2",
+            top1_percent=80.858,
+            preprocessing=IMAGENET_224_RESIZE_232,
+        ),
+    ),
+    **_IMAGENET,
+)
+def resnet50(
+    *,
+    num_classes: int = 1000,
+    norm: LayerChoice = "batch_norm",
+    activation: LayerChoice = "relu",
+) -> nn.Module:
+    """ResNet-50: 50 layers with weights along the longest path.
+
+    Args:
+        num_classes: outputs of the last layer.
+        norm: name of a norm, or what makes one for a number of channels.
+        activation: name of an activation, or what makes one.
+    """
+    return _resnet(50, num_classes=num_classes, norm=norm, activation=activation)
+
+
+@register_model(
+    summary="deep ResNet of bottlenecks",
+    paper=RESNET_PAPER,
+    num_parameters=44_549_160,
+    weights=(
+        PublishedWeights.from_torchvision("resnet101-63fe2227.pth", top1_percent=77.374),
+        PublishedWeights.from_torchvision(
+            "resnet101-cd907fc2.pth",
+            name="imagenet_v2",
+            top1_percent=81.886,
+            preprocessing=IMAGENET_224_RESIZE_232,
+        ),
+    ),
+    **_IMAGENET,
+)
+def resnet101(
+    *,
+    num_classes: int = 1000,
+    norm: LayerChoice = "batch_norm",
+    activation: LayerChoice = "relu",
+) -> nn.Module:
+    """ResNet-101: 101 layers with weights along the longest path.
+
+    Args:
+        num_classes: outputs of the last layer.
+        norm: name of a norm, or what makes one for a number of channels.
+        activation: name of an activation, or what makes one.
+    """
+    return _resnet(101, num_classes=num_classes, norm=norm, activation=activation)
+
+
+@register_model(
+    summary="deepest ResNet of the paper",
+    paper=RESNET_PAPER,
+    num_parameters=60_192_808,
+    weights=(
+        PublishedWeights.from_torchvision("resnet152-394f9c45.pth", top1_percent=78.312),
+        PublishedWeights.from_torchvision(
+            "resnet152-f82ba261.pth",
+            name="imagenet_v2",
+            top1_percent=82.284,
+            preprocessing=IMAGENET_224_RESIZE_232,
+        ),
+    ),
+    **_IMAGENET,
+)
+def resnet152(
+    *,
+    num_classes: int = 1000,
+    norm: LayerChoice = "batch_norm",
+    activation: LayerChoice = "relu",
+) -> nn.Module:
+    """ResNet-152: 152 layers with weights along the longest path.
+
+    Args:
+        num_classes: outputs of the last layer.
+        norm: name of a norm, or what makes one for a number of channels.
+        activation: name of an activation, or what makes one.
+    """
+    return _resnet(152, num_classes=num_classes, norm=norm, activation=activation)
+
+
+@register_model(
+    summary="ResNet-50 that normalizes groups of channels, whatever the batch",
+    paper=GROUP_NORM_PAPER,
+    num_parameters=25_557_032,
+    **_IMAGENET,
+)
+def resnet50_gn(
+    *,
+    num_classes: int = 1000,
+    num_groups: int = 32,
+    activation: LayerChoice = "relu",
+) -> nn.Module:
+    """ResNet-50 with GroupNorm in place of BatchNorm.
+
+    Args:
+        num_classes: outputs of the last layer.
+        num_groups: groups that each layer's channels are normalized in; the paper's best is 32.
+        activation: name of an activation, or what makes one.
+    """
+    norm = partial(group_norm, num_groups=num_groups)
+    return _resnet(50, num_classes=num_classes, norm=norm, activation=activation)
