@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from dlzoo.zoo.layers.registry import register_layer
 
@@ -55,3 +57,52 @@ register_layer(
     onnx="One AveragePool for the exported size where that is a multiple of n, so it holds "
     "for no other size; where it is not, dozens of Gather and Add.",
 )(nn.AdaptiveAvgPool2d)
+
+
+@register_layer(
+    "trainable_subsampling",
+    kind="pool",
+    formula="coefficient_c * (sum over the f x f window) + bias_c; windows do not overlap",
+    source="LeCun et al. 1998, section II.B (layers S2 and S4)",
+    onnx_nodes=("Mul", "AveragePool", "Mul", "Add"),
+    onnx="AveragePool, then Mul and Add by channel; the factor f^2 goes to the coefficients.",
+)
+class TrainableSubsampling(nn.Module):
+    """Sums over windows that do not overlap, with a trained coefficient and bias a channel.
+
+    ``y_c = coefficient_c * (sum of x_c over the window) + bias_c``
+
+    Source:
+        LeCun et al. 1998, "Gradient-based learning applied to document recognition", section
+        II.B: 2 x 2 windows; the squashing function that follows is a layer of its own here.
+
+    Shape:
+        [N, C, H, W] to [N, C, H // f, W // f].
+
+    ONNX:
+        AveragePool, Mul, Add.
+    """
+
+    def __init__(self, num_channels: int, kernel_size: int = 2) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        self.kernel_size = kernel_size
+        self.coefficient = nn.Parameter(torch.empty(num_channels))
+        self.bias = nn.Parameter(torch.empty(num_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw from U(-2.4/f^2, 2.4/f^2). Source: the paper, appendix A."""
+        bound = 2.4 / self.kernel_size**2
+        nn.init.uniform_(self.coefficient, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Sum, scale and shift."""
+        mean_NCHW = functional.avg_pool2d(x_NCHW, self.kernel_size)
+        factor_C11 = (self.kernel_size**2 * self.coefficient)[:, None, None]
+        return factor_C11 * mean_NCHW + self.bias[:, None, None]
+
+    def extra_repr(self) -> str:
+        """The two numbers, for ``print``."""
+        return f"{self.num_channels}, kernel_size={self.kernel_size}"

@@ -1,0 +1,170 @@
+"""LeNet-5, as printed in 1998 and as textbooks draw it today.
+
+N   samples          H, W   height, width
+C   channels         K      classes
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from dlzoo.zoo.data.preprocessing import MNIST_32, MNIST_LENET5
+from dlzoo.zoo.layers.activation import ScaledTanh
+from dlzoo.zoo.layers.connection_table import TableConvolution
+from dlzoo.zoo.layers.pool import TrainableSubsampling
+from dlzoo.zoo.layers.rbf import RBFOutput
+from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
+from dlzoo.zoo.registry import Paper, register_model
+
+PAPER = Paper(
+    title="Gradient-Based Learning Applied to Document Recognition",
+    authors="LeCun, Bottou, Bengio, Haffner",
+    year=1998,
+    url="https://doi.org/10.1109/5.726791",
+)
+
+#: Table I: which map of S2 (row) each map of C3 (column) is connected with. The first six see
+#: three neighbouring maps, the next six four neighbours, three see four others, one sees all.
+CONNECTIONS = (
+    "X...XXX..XXXX.XX",
+    "XX...XXX..XXXX.X",
+    "XXX...XXX..X.XXX",
+    ".XXX..XXXX..X.XX",
+    "..XXX..XXXX.XX.X",
+    "...XXX..XXXX.XXX",
+)
+
+#: The codes of the ten digits: 7 x 12 pictures, # is +1 and . is -1. The paper's figure 3 shows
+#: its own; these are drawn anew in that manner.
+BITMAPS = """
+..###..  ...#...  .#####.  .#####.  .....#.  #######  ..####.  #######  .#####.  .#####.
+.#...#.  ..##...  #.....#  #.....#  ....##.  #......  .#.....  ......#  #.....#  #.....#
+#.....#  .#.#...  #.....#  ......#  ...#.#.  #......  #......  .....#.  #.....#  #.....#
+#.....#  ...#...  ......#  ......#  ..#..#.  #......  #......  .....#.  #.....#  #.....#
+#.....#  ...#...  .....#.  ..####.  .#...#.  ######.  #.###..  ....#..  .#...#.  .#...##
+#.....#  ...#...  ....#..  ..####.  #....#.  .....##  ##...#.  ....#..  ..###..  ..###.#
+#.....#  ...#...  ...#...  ......#  #######  ......#  #.....#  ...#...  .#...#.  ......#
+#.....#  ...#...  ..#....  ......#  .....#.  ......#  #.....#  ...#...  #.....#  ......#
+#.....#  ...#...  .#.....  ......#  .....#.  ......#  #.....#  ..#....  #.....#  ......#
+#.....#  ...#...  #......  #.....#  .....#.  #.....#  #.....#  ..#....  #.....#  .....#.
+.#...#.  ...#...  #......  #.....#  .....#.  .#...#.  .#...#.  .#.....  #.....#  ....#..
+..###..  .#####.  #######  .#####.  .....#.  ..###..  ..###..  .#.....  .#####.  .###...
+"""
+
+
+def connection_table() -> list[list[int]]:
+    """For each of C3's 16 maps, the maps of S2 that it sees."""
+    return [
+        [row for row, line in enumerate(CONNECTIONS) if line[column] == "X"]
+        for column in range(len(CONNECTIONS[0]))
+    ]
+
+
+def digit_codes(num_classes: int) -> Tensor:
+    """The codes [K, 84] of +1 and -1, beyond the ten digits drawn at random.
+
+    Source:
+        LeCun et al. 1998, section II.B: the components are +1 or -1, and besides pictures it
+        names codes drawn with equal probability of either.
+    """
+    rows = [line.split() for line in BITMAPS.split("\n") if line]
+    code_KD = torch.tensor(
+        [[1.0 if c == "#" else -1.0 for row in rows for c in row[d]] for d in range(10)]
+    )
+    if num_classes <= 10:
+        return code_KD[:num_classes]
+    more = torch.randint(0, 2, (num_classes - 10, code_KD.shape[1])) * 2.0 - 1.0
+    return torch.cat([code_KD, more])
+
+
+class LeNet5(nn.Module):
+    """The network of figure 2, layer by layer under its own names.
+
+    Shape:
+        [N, C, 32, 32] to [N, K]: **negated penalties**. The paper's output is the squared
+        distance to each class's code and the smallest wins; here the largest wins.
+
+    ONNX:
+        Conv, Tanh, AveragePool, Gemm, and the distance as Sub, Mul, ReduceSum, Neg.
+    """
+
+    def __init__(self, num_classes: int, num_channels: int) -> None:
+        super().__init__()
+        self.c1 = nn.Conv2d(num_channels, 6, 5)
+        self.s2 = TrainableSubsampling(6)
+        self.c3 = TableConvolution(6, connection_table(), 5)
+        self.s4 = TrainableSubsampling(16)
+        self.c5 = nn.Conv2d(16, 120, 5)
+        self.f6 = nn.Linear(120, 84)
+        self.squash = ScaledTanh()
+        self.output = RBFOutput(digit_codes(num_classes))
+        # Appendix A: uniform between -2.4/f and 2.4/f, f the number of inputs of a unit.
+        for layer in (self.c1, self.c5, self.f6):
+            bound = 2.4 / layer.weight[0].numel()
+            nn.init.uniform_(layer.weight, -bound, bound)
+            assert layer.bias is not None
+            nn.init.uniform_(layer.bias, -bound, bound)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Negated penalty of each class."""
+        x_NCHW = self.squash(self.c1(x_NCHW))
+        x_NCHW = self.squash(self.s2(x_NCHW))
+        x_NCHW = self.squash(self.c3(x_NCHW))
+        x_NCHW = self.squash(self.s4(x_NCHW))
+        x_NCHW = self.squash(self.c5(x_NCHW))
+        x_ND = self.squash(self.f6(torch.flatten(x_NCHW, 1)))
+        logits_NK: Tensor = self.output(x_ND)
+        return logits_NK
+
+
+@register_model(
+    family="LeNet",
+    summary="As in the paper: trainable subsampling, the connection table of C3, scaled tanh, "
+    "RBF output. Its logits are negated penalties (squared distances to the classes' codes).",
+    paper=PAPER,
+    input_shape=(1, 32, 32),
+    num_classes=10,
+    num_parameters=60_000,
+    preprocessing=MNIST_LENET5,
+    labels="mnist",
+    min_image_size=(32, 32),
+)
+def lenet5(*, num_classes: int = 10, num_channels: int = 1) -> nn.Module:
+    """LeNet-5 as in the paper: 156 + 12 + 1,516 + 32 + 48,120 + 10,164 parameters."""
+    return LeNet5(num_classes, num_channels)
+
+
+@register_model(
+    family="LeNet",
+    summary="Today's textbook form: ReLU, max pooling, every map connected, a linear output.",
+    paper=PAPER,
+    input_shape=(1, 32, 32),
+    num_classes=10,
+    num_parameters=61_706,
+    preprocessing=MNIST_32,
+    labels="mnist",
+    min_image_size=(32, 32),
+)
+def lenet5_relu(
+    *, num_classes: int = 10, num_channels: int = 1, activation: LayerChoice = "relu"
+) -> nn.Module:
+    """LeNet-5 with ReLU and max pooling: 156 + 2,416 + 48,120 + 10,164 + 850 parameters."""
+    act = resolve_layer(activation, "activation")
+    layers: list[tuple[str, nn.Module]] = [
+        ("c1", nn.Conv2d(num_channels, 6, 5)),
+        ("act1", act()),
+        ("s2", nn.MaxPool2d(2)),
+        ("c3", nn.Conv2d(6, 16, 5)),
+        ("act3", act()),
+        ("s4", nn.MaxPool2d(2)),
+        ("flatten", nn.Flatten()),
+        ("c5", nn.Linear(16 * 5 * 5, 120)),
+        ("act5", act()),
+        ("f6", nn.Linear(120, 84)),
+        ("act6", act()),
+        ("output", nn.Linear(84, num_classes)),
+    ]
+    return nn.Sequential(OrderedDict(layers))
