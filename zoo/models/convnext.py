@@ -206,7 +206,6 @@ class ConvNeXt(nn.Module):
                     )
                 )
             )
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             LayerNormChannelsFirst(channels, eps=LAYER_NORM_EPS),
             nn.Flatten(1),
@@ -220,7 +219,10 @@ class ConvNeXt(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        logits_NK: Tensor = self.classifier(self.avgpool(self.features(x_NCHW)))
+        # AdaptiveAvgPool2d(1) is the same mean, but lays out what a channels-last block gives with
+        # as_strided, which ONNX can only spell as Range and Gather.
+        x_NC11 = self.features(x_NCHW).mean((-2, -1), keepdim=True)
+        logits_NK: Tensor = self.classifier(x_NC11)
         return logits_NK
 
 

@@ -79,8 +79,9 @@ class DenseLayer(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         hidden_NCHW = self.conv1(self.activation1(self.norm1(x_NCHW)))
-        new_NCHW: Tensor = self.conv2(self.activation2(self.norm2(hidden_NCHW)))
-        return self.dropout(new_NCHW)
+        new_NCHW = self.conv2(self.activation2(self.norm2(hidden_NCHW)))
+        y_NCHW: Tensor = self.dropout(new_NCHW)
+        return y_NCHW
 
 
 class DenseBlock(nn.Module):

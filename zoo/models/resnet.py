@@ -181,7 +181,7 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
 
         channels = STEM_WIDTH
-        stages = []
+        stages: list[nn.Module] = []
         for width, num in zip(STAGE_WIDTHS, num_blocks, strict=True):
             # Stages conv3_x to conv5_x halve H and W in their first block; the pooling did conv2_x's.
             strides = [2 if stages else 1] + [1] * (num - 1)
