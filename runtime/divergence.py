@@ -1,0 +1,43 @@
+"""Where a runtime is known to treat NaN or Inf unlike PyTorch, and why that is let pass.
+
+Measured on every operator of the zoo with one NaN, +Inf or -Inf element, at all optimization
+levels; the tests measure the entry again. Not in the table because there is no difference to
+declare: GELU(+Inf) is NaN only in PyTorch's float32 kernel, and the reference is float64 (+Inf,
+as in ONNX Runtime); the CUDA provider's Relu and MaxPool keep NaN (its sources: ``_Max`` in
+``cu_inc/common.cuh``, ``CUDNN_PROPAGATE_NAN`` in ``nn/pool.cc``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """Elements whose reference is ``reference`` may be anything on this provider, if ``op`` is there."""
+
+    op: str
+    provider: str
+    reference: Literal["NaN", "+Inf", "-Inf"]
+    reason: str
+
+
+DIVERGENCES = (
+    Divergence(
+        op="MaxPool",
+        provider="cpu",
+        reference="NaN",
+        reason=(
+            "ONNX Runtime's CPU MaxPool compares with >, so it drops a NaN that is not the "
+            "window's first element; PyTorch's keeps it."
+        ),
+    ),
+)
+
+
+def declared_divergences(ops: Iterable[str], provider: str) -> tuple[Divergence, ...]:
+    """The entries for a graph that holds the operators ``ops``, run on ``provider``."""
+    present = set(ops)
+    return tuple(d for d in DIVERGENCES if d.provider == provider and d.op in present)

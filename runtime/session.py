@@ -1,0 +1,258 @@
+"""A session that runs where it was told to, or fails."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dlzoo.errors import ArgumentError, BundleError, ProviderError
+from dlzoo.export.bundle import Bundle, OnnxHeader, read_onnx_header
+from dlzoo.runtime.installation import load_onnxruntime, preload_cuda_libraries
+from dlzoo.runtime.providers import ExecutionProvider, require_provider, short_name
+
+#: ONNX Runtime's graph optimization levels, by the names used here.
+OPTIMIZATIONS = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+
+#: Operators that ONNX Runtime itself puts on the CPU beside a device: they compute the shapes
+#: of tensors, a few integers each, which the device's kernels need on the CPU anyway.
+#: Source: onnxruntime/core/framework/fallback_cpu_capability.cc, GetCpuPreferredNodes.
+SHAPE_OPS = frozenset(
+    [
+        *("Shape", "Size", "Range", "ConstantOfShape"),
+        *("Concat", "Expand", "Gather", "Reshape", "Slice", "Squeeze", "Unsqueeze"),
+        *("Add", "Cast", "Div", "Equal", "Mul", "ReduceProd", "Sub", "Where"),
+    ]
+)
+
+
+class Session:
+    """An open model: :meth:`run` maps input arrays to output arrays, by name.
+
+    ``provider`` is the one that was asked for and took the work; ``node_providers`` counts the
+    nodes that each provider got; ``cpu_ops`` are those that ONNX Runtime kept on the CPU beside
+    a device (shape computations, unless fallback was allowed).
+    """
+
+    def __init__(
+        self,
+        inference_session: Any,
+        header: OnnxHeader,
+        *,
+        path: Path,
+        provider: str,
+        optimization: str,
+        node_providers: dict[str, int],
+        cpu_ops: dict[str, int],
+    ) -> None:
+        self.header = header
+        self.path = path
+        self.provider = provider
+        self.optimization = optimization
+        self.node_providers = node_providers
+        self.cpu_ops = cpu_ops
+        self._session = inference_session
+        self._input_names = [spec.name for spec in inference_session.get_inputs()]
+        self._output_names = [spec.name for spec in inference_session.get_outputs()]
+
+    def __repr__(self) -> str:
+        return f"Session({str(self.path)!r}, {self.provider!r}, {self.optimization!r})"
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs that :meth:`run` wants, in the model's order."""
+        return tuple(self._input_names)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs that :meth:`run` gives, in the model's order."""
+        return tuple(self._output_names)
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Run the model once.
+
+        Raises:
+            ArgumentError: an input is missing, unexpected, or of another dtype or shape.
+            ProviderError: the provider failed at the work.
+            BundleError: the model itself cannot be run on these inputs.
+        """
+        if set(inputs) != set(self._input_names):
+            raise ArgumentError(
+                f"{self.path.name} got inputs {sorted(inputs)}, expected "
+                f"{sorted(self._input_names)}. Give exactly those."
+            )
+        feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        # ascontiguousarray makes a scalar one-dimensional.
+        feed = {name: array.reshape(inputs[name].shape) for name, array in feed.items()}
+        try:
+            outputs = self._session.run(self._output_names, feed)
+        except Exception as error:
+            kind = type(error).__name__
+            reason = one_line_reason(error)
+            if kind == "InvalidArgument":
+                raise ArgumentError(
+                    f"{self.path.name} does not take these inputs: {reason}. "
+                    "Give arrays of the dtypes and shapes that the model declares."
+                ) from None
+            if kind == "EPFail" or self.provider != "cpu":
+                raise ProviderError(
+                    f"Provider {self.provider!r} failed while running {self.path.name}: {reason}. "
+                    "Try --provider cpu."
+                ) from None
+            raise BundleError(
+                f"{self.path.name} cannot be run on these inputs: {reason}. "
+                "Export it again with the sizes that you need."
+            ) from None
+        return dict(zip(self._output_names, outputs, strict=True))
+
+
+def open_session(
+    model: Bundle | Path | str,
+    provider: str = "cpu",
+    *,
+    optimization: str = "all",
+    allow_fallback: bool = False,
+    num_threads: int | None = None,
+) -> Session:
+    """Open a model on one provider, and make sure that this provider does the work.
+
+    ONNX Runtime silently runs on the CPU what a provider does not take, and all of it where the
+    provider's libraries do not load. Both are errors here, except for the operators that compute
+    shapes (``SHAPE_OPS``, and only beside at least one node on the provider): ONNX Runtime keeps
+    those on the CPU by design.
+
+    Args:
+        model: a bundle, its folder, or an ``.onnx`` file.
+        provider: a name from ``providers.PROVIDERS``, such as ``cpu`` or ``cuda``.
+        optimization: ``disabled``, ``basic``, ``extended`` or ``all``.
+        allow_fallback: take it as it comes; ``node_providers`` says how it came.
+        num_threads: threads within one operator; ONNX Runtime's choice if None.
+
+    Raises:
+        BundleError: the file is damaged, unsafe or not understood.
+        ProviderError: the provider is missing or did not take the work.
+        ArgumentError: no such provider or optimization level.
+        InstallationError: no ONNX Runtime is installed, or two are.
+    """
+    if optimization not in OPTIMIZATIONS:
+        raise ArgumentError(
+            f"No optimization level is named {optimization!r}, expected one of "
+            f"{', '.join(OPTIMIZATIONS)}."
+        )
+    path, header = _model_of(model)
+    wanted = require_provider(provider)
+    session = _inference_session(path, wanted, optimization, num_threads)
+
+    actual = [short_name(name) for name in session.get_providers()]
+    nodes = session.get_provider_graph_assignment_info()
+    node_providers = Counter(
+        short_name(group.ep_name) for group in nodes for _ in group.get_nodes()
+    )
+    cpu_ops: Counter[str] = Counter()
+    if wanted.name != "cpu":
+        cpu_ops.update(
+            node.op_type
+            for group in nodes
+            if short_name(group.ep_name) == "cpu"
+            for node in group.get_nodes()
+        )
+        if not allow_fallback:
+            _check_placement(path, wanted, actual, node_providers, cpu_ops)
+    return Session(
+        session,
+        header,
+        path=path,
+        provider=wanted.name,
+        optimization=optimization,
+        node_providers=dict(sorted(node_providers.items())),
+        cpu_ops=dict(sorted(cpu_ops.items())),
+    )
+
+
+def _model_of(model: Bundle | Path | str) -> tuple[Path, OnnxHeader]:
+    if isinstance(model, Bundle):
+        return model.model_path, model.header
+    path = Path(model)
+    if path.is_dir():
+        bundle = Bundle.open(path)
+        return bundle.model_path, bundle.header
+    return path, read_onnx_header(path)
+
+
+def _inference_session(
+    path: Path, provider: ExecutionProvider, optimization: str, num_threads: int | None
+) -> Any:
+    onnxruntime = load_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(
+        onnxruntime.GraphOptimizationLevel, OPTIMIZATIONS[optimization]
+    )
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if num_threads is not None:
+        options.intra_op_num_threads = num_threads
+    try:
+        # Without enable_fallback=0 a failure, here or in a later run, moves the session to the
+        # CPU and prints so on stdout.
+        return onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=[(provider.ort_name, dict(provider.options))],
+            enable_fallback=0,
+        )
+    except Exception as error:
+        if provider.name != "cpu" and type(error).__name__ in ("RuntimeError", "EPFail"):
+            raise ProviderError(
+                f"Provider {provider.name!r} cannot be used: {one_line_reason(error)}. "
+                'Run "dlzoo doctor" to see what is missing.'
+            ) from None
+        raise BundleError(
+            f"{path} is not understood by ONNX Runtime {onnxruntime.__version__}: "
+            f"{one_line_reason(error)}. Export it again, or update onnxruntime."
+        ) from None
+
+
+def _check_placement(
+    path: Path,
+    wanted: ExecutionProvider,
+    actual: list[str],
+    node_providers: Mapping[str, int],
+    cpu_ops: Mapping[str, int],
+) -> None:
+    if wanted.name not in actual:
+        missing = preload_cuda_libraries(load_onnxruntime()) if wanted.name == "cuda" else []
+        reason = f" ({missing[0].split(':')[0]})" if missing else ""
+        raise ProviderError(
+            f"Provider {wanted.name!r} was asked for, but its libraries did not load{reason} and "
+            f'{path.name} would run on {", ".join(actual)}. Run "dlzoo doctor" to see what is '
+            "missing, or give --allow-fallback."
+        )
+    strangers = {op: count for op, count in cpu_ops.items() if op not in SHAPE_OPS}
+    if not node_providers.get(wanted.name):
+        strangers = dict(cpu_ops)
+    if strangers:
+        listed = ", ".join(f"{op} ({count})" for op, count in sorted(strangers.items()))
+        raise ProviderError(
+            f"Provider {wanted.name!r} was asked for, but {sum(strangers.values())} of "
+            f"{sum(node_providers.values())} nodes of {path.name} would run on cpu: {listed}. "
+            "Export with another opset, or give --allow-fallback."
+        )
+
+
+def one_line_reason(error: BaseException) -> str:
+    """What ONNX Runtime said, without error codes, C++ sources and line breaks."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    # "/onnxruntime_src/…/model.cc:256 onnxruntime::Model::Model(…) Unsupported model IR version"
+    text = re.sub(r"\S*onnxruntime\S*\.(?:cc|h|cu|cuh):\d+ \S.*?\) ", "", text)
+    return text[:300].rstrip(" .")

@@ -1,0 +1,283 @@
+"""Reference and candidates -> report: a model on every provider and optimization level asked for.
+
+Needs onnxruntime and numpy, not torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlzoo.errors import ArgumentError, BundleError, ProviderError
+from dlzoo.export.bundle import (
+    AxisRange,
+    Bundle,
+    GoldenSet,
+    OnnxHeader,
+    TensorSpec,
+    read_onnx_header,
+)
+from dlzoo.runtime.compare import UNIT_ROUNDOFFS, compare_outputs
+from dlzoo.runtime.divergence import declared_divergences
+from dlzoo.runtime.report import CandidateResult, Power, Report, judge, power_from_json
+from dlzoo.runtime.session import Session, open_session
+from dlzoo.runtime.stage_clock import StageClock
+
+__all__ = ["CandidateResult", "Power", "Report", "judge", "verify_bundle", "verify_model"]
+
+
+def verify_bundle(
+    bundle: Bundle,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = ("all",),
+    allow_fallback: bool = False,
+    golden_sets: Sequence[GoldenSet] | None = None,
+    power: Power | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> Report:
+    """Replay what a bundle proves: its hashes, what it declares, and all of its golden data.
+
+    Args:
+        bundle: what to verify.
+        providers: run on each of these.
+        optimizations: at each of these levels.
+        allow_fallback: let nodes run on another provider than the one asked for.
+        golden_sets: other data than the bundle's own, computed in the same way.
+        power: as measured just now; the one in parity.json if None.
+        on_stage: is told what is being done.
+
+    Raises:
+        BundleError: a file is missing or changed, or the model cannot be opened.
+        ProviderError: a provider is missing or did not take the work.
+    """
+    manifest = bundle.manifest
+    if manifest.precision not in UNIT_ROUNDOFFS:
+        raise BundleError(
+            f"{bundle.path} has precision {manifest.precision!r}, expected one of "
+            f"{', '.join(UNIT_ROUNDOFFS)}. Export it again."
+        )
+    clock = StageClock(on_stage)
+    clock("hashes")
+    bundle.check_files()
+    own = bundle.golden_sets()
+    if power is None:
+        power = power_from_json(bundle.parity().get("power"))
+    header = bundle.header
+    results = _run_candidates(
+        bundle,
+        own if golden_sets is None else golden_sets,
+        header=header,
+        dtypes={spec.name: spec.dtype for spec in manifest.outputs},
+        unit_roundoff=UNIT_ROUNDOFFS[manifest.precision],
+        rho2_limit=manifest.rho2_limit,
+        rhomax_limit=manifest.rhomax_limit,
+        providers=providers,
+        optimizations=optimizations,
+        allow_fallback=allow_fallback,
+        clock=clock,
+    )
+    axes = _replayed_axes(manifest.inputs, manifest.dynamic_axes, own)
+    faults = [
+        *_declaration_faults(bundle, header),
+        *_axis_faults(manifest.dynamic_axes, axes),
+    ]
+    verdict, reasons = judge(results, power, power_required=True, faults=faults)
+    return Report(
+        verdict=verdict,
+        bundle=manifest.name,
+        opset=header.opset,
+        candidates=results,
+        power=power,
+        dynamic_axes=axes,
+        seconds=clock.stop(),
+        reasons=reasons,
+    )
+
+
+def verify_model(
+    path: Path,
+    golden_sets: Sequence[GoldenSet],
+    *,
+    rho2_limit: float,
+    rhomax_limit: float,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = ("all",),
+    allow_fallback: bool = False,
+    power: Power | None = None,
+    notes: Sequence[str] = (),
+    on_stage: Callable[[str], None] | None = None,
+) -> Report:
+    """Compare any ``.onnx`` file with golden data; what it declares comes from its own header.
+
+    Where no ``power`` is given, the report says that it was not measured, and is not vacuous for
+    that: recorded outputs come without the model in which faults could be tried.
+
+    Raises:
+        BundleError: the file is damaged, unsafe or not understood.
+        ProviderError: a provider is missing or did not take the work.
+    """
+    clock = StageClock(on_stage)
+    clock("header")
+    header = read_onnx_header(path)
+    results = _run_candidates(
+        path,
+        golden_sets,
+        header=header,
+        dtypes={spec.name: spec.dtype for spec in header.outputs},
+        unit_roundoff=coarsest_unit_roundoff(header.outputs),
+        rho2_limit=rho2_limit,
+        rhomax_limit=rhomax_limit,
+        providers=providers,
+        optimizations=optimizations,
+        allow_fallback=allow_fallback,
+        clock=clock,
+    )
+    verdict, reasons = judge(results, power, power_required=False)
+    unmeasured = () if power else ("power was not measured",)
+    return Report(
+        verdict=verdict,
+        bundle=path.name,
+        opset=header.opset,
+        candidates=results,
+        power=power,
+        dynamic_axes={},
+        seconds=clock.stop(),
+        reasons=reasons,
+        notes=(*notes, *unmeasured),
+    )
+
+
+def coarsest_unit_roundoff(outputs: Sequence[TensorSpec]) -> float:
+    """The largest unit roundoff of the outputs' dtypes; that of float32 where none is a float."""
+    known = [UNIT_ROUNDOFFS[spec.dtype] for spec in outputs if spec.dtype in UNIT_ROUNDOFFS]
+    return max(known, default=UNIT_ROUNDOFFS["float32"])
+
+
+def _run_candidates(
+    model: Bundle | Path,
+    golden_sets: Sequence[GoldenSet],
+    *,
+    header: OnnxHeader,
+    dtypes: Mapping[str, str],
+    unit_roundoff: float,
+    rho2_limit: float,
+    rhomax_limit: float,
+    providers: Sequence[str],
+    optimizations: Sequence[str],
+    allow_fallback: bool,
+    clock: StageClock,
+) -> tuple[CandidateResult, ...]:
+    """Every golden set through one session for each provider and level."""
+    results = []
+    for provider in dict.fromkeys(providers):
+        for optimization in dict.fromkeys(optimizations):
+            clock("open", f"{provider}, optimization {optimization}")
+            session = open_session(
+                model, provider, optimization=optimization, allow_fallback=allow_fallback
+            )
+            divergences = declared_divergences(header.num_nodes_by_op, session.provider)
+            for golden in golden_sets:
+                clock(
+                    "run",
+                    f"{provider}, optimization {optimization}, batch {golden.batch}, {golden.kind}",
+                )
+                results.append(
+                    _run_one(
+                        session,
+                        golden,
+                        dtypes=dtypes,
+                        unit_roundoff=unit_roundoff,
+                        rho2_limit=rho2_limit,
+                        rhomax_limit=rhomax_limit,
+                        divergences=divergences,
+                    )
+                )
+    return tuple(results)
+
+
+def _run_one(session: Session, golden: GoldenSet, **rules: Any) -> CandidateResult:
+    facts: dict[str, Any] = {
+        "provider": session.provider,
+        "optimization": session.optimization,
+        "batch": golden.batch,
+        "golden": golden.name,
+        "kind": golden.kind,
+    }
+    try:
+        outputs = session.run(golden.inputs)
+    except (ArgumentError, BundleError, ProviderError) as error:
+        # A model that cannot do what its golden data ask of it is wrong, not the user.
+        return CandidateResult(
+            **facts, verdict="fail", rho2=None, rhomax=None, reasons=(str(error),)
+        )
+    comparison = compare_outputs(outputs, golden, **rules)
+    return CandidateResult(
+        **facts,
+        verdict="pass" if comparison else "fail",
+        rho2=comparison.rho2,
+        rhomax=comparison.rhomax,
+        reasons=comparison.all_reasons,
+        notes=comparison.notes,
+    )
+
+
+def _declaration_faults(bundle: Bundle, header: OnnxHeader) -> list[str]:
+    """Where the model is not what the manifest says it is."""
+    manifest = bundle.manifest
+    faults = []
+    if header.opset != manifest.opset:
+        faults.append(
+            f"the model has opset {header.opset}, the manifest says {manifest.opset}"
+        )
+    for role, declared, found in (
+        ("inputs", manifest.inputs, header.inputs),
+        ("outputs", manifest.outputs, header.outputs),
+    ):
+        if declared != found:
+            faults.append(
+                f"the model has {role} {_specs_text(found)}, the manifest says "
+                f"{_specs_text(declared)}"
+            )
+    return faults
+
+
+def _specs_text(specs: Sequence[TensorSpec]) -> str:
+    return "; ".join(f"{s.name} {s.dtype} [{', '.join(map(str, s.dims))}]" for s in specs)
+
+
+def _replayed_axes(
+    inputs: Sequence[TensorSpec],
+    declared: Mapping[str, AxisRange],
+    golden_sets: Sequence[GoldenSet],
+) -> dict[str, dict[str, Any]]:
+    """For every symbol its range, and the sizes that the golden sets really have."""
+    replayed: dict[str, set[int]] = {symbol: set() for symbol in declared}
+    for golden in golden_sets:
+        for spec in inputs:
+            array = golden.inputs.get(spec.name)
+            if array is None or array.ndim != len(spec.dims):
+                continue
+            for dim, size in zip(spec.dims, array.shape, strict=True):
+                if isinstance(dim, str) and dim in replayed:
+                    replayed[dim].add(size)
+    return {
+        symbol: {"min": axis.min, "max": axis.max, "proved": sorted(replayed[symbol])}
+        for symbol, axis in declared.items()
+    }
+
+
+def _axis_faults(
+    declared: Mapping[str, AxisRange], replayed: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Sizes that the manifest calls proved and that no golden set has."""
+    faults = []
+    for symbol, axis in declared.items():
+        unproved = sorted(set(axis.proved) - set(replayed[symbol]["proved"]))
+        if unproved or not axis.proved:
+            sizes = ", ".join(map(str, unproved)) or "any size"
+            faults.append(
+                f"axis {symbol!r} is dynamic, and no golden data prove it at {sizes}"
+            )
+    return faults
