@@ -84,8 +84,9 @@ class TableConvolution(nn.Module):
 
     def dense_weight(self) -> Tensor:
         """The kernel [O, I, F, F] with zeros where nothing is connected."""
-        zeros = self.weight.new_zeros(1, *self.weight.shape[1:])
-        return torch.cat([self.weight, zeros])[self.pairs]
+        one_zero_more = functional.pad(self.weight, (0, 0, 0, 0, 0, 1))
+        chosen = one_zero_more.index_select(0, self.pairs.flatten())
+        return chosen.reshape(*self.pairs.shape, *self.weight.shape[1:])
 
     def forward(self, x_NIHW: Tensor) -> Tensor:
         """Convolve, without padding."""

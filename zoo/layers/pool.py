@@ -64,7 +64,7 @@ register_layer(
     kind="pool",
     formula="coefficient_c * (sum over the f x f window) + bias_c; windows do not overlap",
     source="LeCun et al. 1998, section II.B (layers S2 and S4)",
-    onnx_nodes=("Mul", "AveragePool", "Mul", "Add"),
+    onnx_nodes=("AveragePool", "Mul", "Add"),
     onnx="AveragePool, then Mul and Add by channel; the factor f^2 goes to the coefficients.",
 )
 class TrainableSubsampling(nn.Module):

@@ -315,7 +315,7 @@ class GoogLeNet(nn.Module):
     num_parameters=6_998_552,
     preprocessing=IMAGENET_224,
     labels="imagenet1k",
-    min_image_size=(15, 15),
+    min_image_size=(31, 31),
 )
 def googlenet_2014(
     *,

@@ -13,11 +13,29 @@ import torch
 
 FIXTURE = Path(__file__).with_name("torchvision_state_dicts.json")
 
-NAMES = (
-    "alexnet vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn googlenet inception_v3 "
-    "squeezenet1_1 resnet18 resnet34 resnet50 resnet101 resnet152 mobilenet_v2 densenet121 "
-    "convnext_tiny vit_b_16"
-).split()
+NAMES = [
+    "alexnet",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+    "googlenet",
+    "inception_v3",
+    "squeezenet1_1",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "mobilenet_v2",
+    "densenet121",
+    "convnext_tiny",
+    "vit_b_16",
+]
 #: Built with and without auxiliary heads: the published weights hold them.
 WITH_AUXILIARY = ("googlenet", "inception_v3")
 
