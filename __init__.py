@@ -29,7 +29,7 @@ _HOME_OF = {
     "verify": "dlzoo.api",
 }
 
-__all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604 (the names are strings)
+__all__ = ["__version__", *_HOME_OF]
 
 
 def __getattr__(name: str) -> Any:

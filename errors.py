@@ -24,6 +24,11 @@ A message names the subject, got against expected, and the fix.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlzoo.runtime.validate import Report
+
 
 class DlzooError(Exception):
     """Something a user can mend; the message is one line."""
@@ -96,6 +101,10 @@ class InstallationError(DlzooError):
 
 
 class ProofError(DlzooError):
-    """The verdict on a model is fail or vacuous."""
+    """The verdict on a model is fail or vacuous; ``report`` holds every number."""
 
     exit_code = 1
+
+    def __init__(self, message: str, *, report: Report) -> None:
+        super().__init__(message)
+        self.report = report

@@ -31,20 +31,45 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    numeric: Sequence[str] = (),
+    shorten_last: bool = False,
 ) -> None:
-    """Print a table on stdout; the columns named in ``numeric`` are set to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """Print a table on stdout; the columns named in ``numeric`` are set to the right.
+
+    Text folds inside its column; with ``shorten_last`` the last one is cut to one line instead.
+    """
+    console = Console(highlight=False)
+    cells = [[str(cell) for cell in row] for row in rows]
+    if shorten_last:
+        widths = [
+            max(len(row[index]) for row in [columns, *cells])
+            for index in range(len(columns) - 1)
+        ]
+        room = max(12, console.width - sum(widths) - 2 * len(widths))
+        for row in cells:
+            if len(row[-1]) > room:
+                row[-1] = f"{row[-1][: room - 1]}…"
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         right = column in numeric
         table.add_column(
-            column,
-            justify="right" if right else "left",
-            no_wrap=right,
-            overflow="fold",
+            column, justify="right" if right else "left", no_wrap=right, overflow="fold"
         )
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+    for row in cells:
+        table.add_row(*row)
+    console.print(table, markup=False)
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print names and what there is to say of each; long text folds beside its name."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in facts:
+        table.add_row(name, text)
     Console(highlight=False).print(table, markup=False)
 
 

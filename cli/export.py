@@ -47,39 +47,37 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Export MODEL to ONNX, prove it against PyTorch, and write a bundle."""
-    options = {
-        "batch": _parse_batch(batch),
-        "image_size": _parse_image_size(image_size),
-    }
-    from dlzoo.api import ExportRun
+    sizes = {"batch": _parse_batch(batch), "image_size": _parse_image_size(image_size)}
+    from dlzoo.api import export_and_report
     from dlzoo.cli.console import print_document, print_note, stage_display
     from dlzoo.cli.report_text import print_export
+    from dlzoo.export.onnx_from_torch import ExportOptions
 
-    with stage_display(quiet=json) as display:
-        run = ExportRun(
-            model,
-            output,
-            weights=weights,
-            opset=opset,
-            head=head,
-            include_preprocessing=include_preprocessing,
-            seed=seed,
-            providers=tuple(provider or ("cpu",)),
-            force=force,
-            on_stage=display.show,
-            on_bytes=display.show_bytes,
-            **options,
-        )
-        try:
-            bundle, report = run()
-        except ProofError:
-            if json and run.report is not None:
-                print_document(run.report.to_json())
-            raise
-        finally:
-            notes = run.notes
-    for note in notes:
-        print_note(note)
+    options = ExportOptions(
+        opset=opset, head=head, include_preprocessing=include_preprocessing, **sizes
+    )
+    notes: list[str] = []
+    try:
+        with stage_display(quiet=json) as display:
+            bundle, report = export_and_report(
+                model,
+                output,
+                options=options,
+                weights=weights,
+                seed=seed,
+                providers=tuple(provider or ("cpu",)),
+                force=force,
+                on_stage=display.show,
+                on_note=notes.append,
+                on_bytes=display.show_bytes,
+            )
+    except ProofError as error:
+        if json:
+            print_document(error.report.to_json())
+        raise
+    finally:
+        for note in notes:
+            print_note(note)
     if json:
         print_document(report.to_json())
     else:

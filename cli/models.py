@@ -38,12 +38,13 @@ def models(
                 card.name,
                 f"{card.num_parameters:,}" if card.num_parameters else "-",
                 "x".join(str(size) for size in card.input_shape),
-                ", ".join(entry.name for entry in card.weights) or "-",
-                f"{card.summary} ({card.paper.year})",
+                "yes" if card.weights else "-",
+                f"{card.paper.year}, {card.summary}",
             )
             for card in cards
         ],
-        numeric=("model", "parameters", "input"),
+        numeric=("parameters", "input"),
+        shorten_last=True,
     )
     print_lines(
         ["", 'Run "dlzoo info MODEL" for one of them, "dlzoo export MODEL" to export it.']

@@ -75,7 +75,9 @@ def loaded_by(statement: str) -> set[str]:
         f"import sys\ntry:\n    {statement}\nexcept SystemExit:\n    pass\n"
         "print(*sys.modules, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     return set(HEAVY) & set(done.stderr.split())
 
 

@@ -11,7 +11,9 @@ FOLDERS = ("zoo", "export", "runtime", "cli")
 
 def test_every_folder_with_python_is_a_listed_package() -> None:
     folders = {
-        path.parent.relative_to(ROOT) for name in FOLDERS for path in (ROOT / name).rglob("*.py")
+        path.parent.relative_to(ROOT)
+        for name in FOLDERS
+        for path in (ROOT / name).rglob("*.py")
     }
     expected = {"dlzoo", *(f"dlzoo.{'.'.join(folder.parts)}" for folder in folders)}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == expected

@@ -1,0 +1,320 @@
+"""The Python API: where exporting and proving meet.
+
+``export`` may not import ``runtime`` (docs/DESIGN.md, section 2), so the functions that need
+both live here, above them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlzoo.errors import ArgumentError, ProofError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dlzoo.export.bundle import AxisRange, Bundle, GoldenSet, Manifest
+    from dlzoo.export.model_source import ModelSource
+    from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph
+    from dlzoo.export.plan import ExportPlan
+    from dlzoo.runtime.report import Power, Report
+
+OnText = Callable[[str], None]
+OnBytes = Callable[[int, int], None]
+
+
+def export_model(
+    model: str | nn.Module, output: str | Path | None = None, **arguments: Any
+) -> Bundle:
+    """Export a model to ONNX, prove it against PyTorch, and write a bundle.
+
+    The arguments are those of :func:`export_and_report`.
+
+    >>> import dlzoo
+    >>> bundle = dlzoo.export_model("lenet5_relu", "lenet5_relu")  # doctest: +SKIP
+    >>> bundle.manifest.opset  # doctest: +SKIP
+    20
+    """
+    bundle, _ = export_and_report(model, output, **arguments)
+    return bundle
+
+
+def export_and_report(
+    model: str | nn.Module,
+    output: str | Path | None = None,
+    *,
+    options: ExportOptions | None = None,
+    weights: str = "auto",
+    seed: int = 0,
+    input_shape: tuple[int, int, int] | None = None,
+    name: str | None = None,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = ("disabled", "basic", "all"),
+    force: bool = False,
+    on_stage: OnText | None = None,
+    on_note: OnText | None = None,
+    on_bytes: OnBytes | None = None,
+) -> tuple[Bundle, Report]:
+    """Export a model, and say how its proof went.
+
+    Args:
+        model: a name from :func:`dlzoo.list_models`, or a module that takes one
+            ``[N, C, H, W]`` float32 tensor and gives one tensor with N rows.
+        output: the bundle's folder; ``./NAME`` if absent.
+        options: opset, axes, head, preprocessing.
+        weights: as for :func:`dlzoo.build_model`; a module brings its own.
+        seed: draws random weights, the inputs of the proof and the faults.
+        input_shape: (channels, height, width) of a module's input.
+        name: what a module's bundle is called; its class's name if absent.
+        providers: where the proof runs.
+        optimizations: ONNX Runtime's graph optimization levels of the proof.
+        force: replace a bundle that is already there.
+        on_stage: is told what runs now.
+        on_note: is told what the user should know.
+        on_bytes: is told how far a download is, in bytes done and in all.
+
+    Raises:
+        DlzooError: what was asked cannot be delivered; nothing is written.
+        ProofError: the verdict is fail or vacuous; nothing is written, ``report`` of the error
+            has the numbers.
+    """
+    from dlzoo.export import bundle as bundles
+    from dlzoo.export.onnx_from_torch import ExportOptions
+    from dlzoo.export.plan import ExportPlan
+    from dlzoo.runtime.stage_clock import StageClock
+    from dlzoo.runtime.validate import verify_bundle
+
+    options = options or ExportOptions()
+    say = on_note or (lambda _: None)
+    target = Path(output or name or _name_of(model))
+    clock = StageClock(on_stage)
+    # First of all: a target that is taken or cannot be written should not cost a minute.
+    with bundles.new_bundle(target, force=force) as folder:
+        clock("build")
+        source = _load_source(model, weights, seed, input_shape, name, on_bytes)
+        if source.weights["kind"] == "random":
+            say(f"{source.name} has random weights (seed {seed}): its answers mean nothing.")
+        plan = ExportPlan(source, options)
+        clock("export")
+        graph = plan.export()
+        for note in graph.notes:
+            say(note)
+        clock("write")
+        graph.save(folder / "model.onnx")
+        golden_sets = []
+        for number, (kind, inputs) in enumerate(plan.golden_inputs(graph, seed)):
+            clock("reference", f"PyTorch in float64, {kind}")
+            golden = plan.golden_set(f"test_data_set_{number}", kind, inputs)
+            bundles.write_golden_set(folder / "golden", golden, "float32")
+            golden_sets.append(golden)
+        clock("power")
+        power = _measure_power(plan, graph, golden_sets[0], seed=seed)
+        clock("hashes")
+        manifest = bundles.write_manifest(folder, _manifest(plan, graph, golden_sets))
+        clock("verify")
+        report = verify_bundle(
+            bundles.Bundle(folder, manifest),
+            providers=providers,
+            optimizations=optimizations,
+            power=power,
+            on_stage=on_stage,
+        )
+        report = replace(report, seconds=clock.stop())
+        if not report:
+            raise ProofError(
+                f"{source.name}: the verdict is {report.verdict}, so nothing was written. "
+                f"{report.explanation}",
+                report=report,
+            )
+        _write_papers(folder, manifest, report)
+    return bundles.Bundle.open(target), report
+
+
+def verify(
+    bundle: Bundle | str | Path,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = ("all",),
+    golden: str | Path | None = None,
+    against: str | nn.Module | None = None,
+    weights: str = "auto",
+    seed: int = 0,
+    allow_fallback: bool = False,
+    on_stage: OnText | None = None,
+) -> Report:
+    """Replay what a bundle proves, or compare any ``.onnx`` file with recorded outputs.
+
+    Needs onnxruntime and numpy; PyTorch only with ``against``.
+
+    Args:
+        bundle: a bundle or its folder; an ``.onnx`` file together with ``golden``.
+        providers: run on each of these.
+        optimizations: ONNX Runtime's graph optimization levels.
+        golden: a folder of ``input_N.pb`` and ``output_N.pb``, for an ``.onnx`` file.
+        against: compare with this model in PyTorch, on inputs that the bundle has not seen.
+        weights: of ``against``, as for :func:`dlzoo.build_model`.
+        seed: of ``against``: draws random weights and the inputs.
+        allow_fallback: let nodes run on another provider than the one asked for.
+        on_stage: is told what runs now.
+
+    Raises:
+        BundleError: a file is missing, changed or damaged.
+        ProviderError: a provider is missing or did not take the work.
+    """
+    from dlzoo.export.bundle import Bundle
+    from dlzoo.runtime.recorded import verify_recorded
+    from dlzoo.runtime.validate import verify_bundle
+
+    where: dict[str, Any] = {
+        "providers": providers,
+        "optimizations": optimizations,
+        "allow_fallback": allow_fallback,
+        "on_stage": on_stage,
+    }
+    if not isinstance(bundle, Bundle):
+        path = Path(bundle)
+        if path.suffix == ".onnx" or golden is not None:
+            if golden is None:
+                raise ArgumentError(
+                    f"{path} is a bare .onnx file, expected a bundle, or --golden with a folder "
+                    "of input_0.pb and output_0.pb. Give --golden DIR."
+                )
+            return verify_recorded(path, Path(golden), **where)
+        bundle = Bundle.open(path)
+    elif golden is not None:
+        raise ArgumentError(
+            f"golden got {str(golden)!r} for a bundle, which brings its own golden data. "
+            "Leave golden out."
+        )
+    if against is None:
+        return verify_bundle(bundle, **where)
+    fresh = _fresh_golden_sets(bundle, against, weights, seed)
+    return verify_bundle(bundle, golden_sets=fresh, **where)
+
+
+def _name_of(model: str | nn.Module) -> str:
+    return model if isinstance(model, str) else type(model).__name__.lower()
+
+
+def _load_source(
+    model: str | nn.Module,
+    weights: str,
+    seed: int,
+    input_shape: tuple[int, int, int] | None,
+    name: str | None,
+    on_bytes: OnBytes | None,
+) -> ModelSource:
+    from dlzoo.export.model_source import source_from_module, source_from_zoo
+
+    if isinstance(model, str):
+        return source_from_zoo(model, weights=weights, seed=seed, on_bytes=on_bytes)
+    return source_from_module(model, name=name, input_shape=input_shape)
+
+
+def _measure_power(
+    plan: ExportPlan, graph: OnnxGraph, golden: GoldenSet, *, seed: int
+) -> Power:
+    """How many small faults in single weight tensors the comparison catches.
+
+    The faulty outputs are PyTorch's own, in float32: would the rule have told them from right
+    ones?
+    """
+    from dlzoo.export.faults import num_tensors_to_try
+    from dlzoo.runtime.compare import UNIT_ROUNDOFFS, compare_outputs
+    from dlzoo.runtime.report import Power
+    from dlzoo.zoo.summary import summarize_model
+
+    cost = summarize_model(plan.source.network, plan.source.input_shape).num_multiply_adds
+    num_tensors = len(graph.parameters)
+    verdicts = [
+        compare_outputs(
+            outputs,
+            golden,
+            dtypes={spec.name: spec.dtype for spec in graph.outputs},
+            unit_roundoff=UNIT_ROUNDOFFS["float32"],
+            rho2_limit=plan.source.rho2_limit,
+            rhomax_limit=plan.source.rhomax_limit,
+        )
+        for _, outputs in plan.faulty_outputs(
+            graph, golden, seed=seed, max_tensors=num_tensors_to_try(cost, num_tensors)
+        )
+    ]
+    detected = sum(not verdict for verdict in verdicts)
+    return Power(detected=detected, tried=len(verdicts), sampled_of=num_tensors)
+
+
+def _proved_axes(graph: OnnxGraph, golden_sets: Sequence[GoldenSet]) -> dict[str, AxisRange]:
+    """The dynamic axes, each with the sizes that the golden data have."""
+    axes = {}
+    for symbol, axis in graph.dynamic_axes.items():
+        sizes = {
+            golden.inputs[spec.name].shape[spec.dims.index(symbol)]
+            for golden in golden_sets
+            for spec in graph.inputs
+            if symbol in spec.dims
+        }
+        axes[symbol] = replace(axis, proved=tuple(sorted(sizes)))
+    return axes
+
+
+def _manifest(
+    plan: ExportPlan, graph: OnnxGraph, golden_sets: Sequence[GoldenSet]
+) -> Manifest:
+    import dlzoo
+    from dlzoo.export.bundle import Manifest
+
+    source, options = plan.source, plan.options
+    packages = ("torch", "onnx", "onnxscript", "numpy")
+    return Manifest(
+        name=source.name,
+        card=source.card,
+        opset=graph.opset,
+        ir_version=graph.ir_version,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        dynamic_axes=_proved_axes(graph, golden_sets),
+        preprocessing=None if plan.preprocessing is None else asdict(plan.preprocessing),
+        preprocessing_included=options.include_preprocessing,
+        head=options.head,
+        labels=source.labels,
+        lowering=graph.lowering,
+        precision="float32",
+        rho2_limit=source.rho2_limit,
+        rhomax_limit=source.rhomax_limit,
+        limit_reason=source.limit_reason,
+        divergences=(),
+        tools={"dlzoo": dlzoo.__version__, **{name: version(name) for name in packages}},
+        weights=source.weights,
+        files={},
+    )
+
+
+def _write_papers(folder: Path, manifest: Manifest, report: Report) -> None:
+    """parity.json for programs, report.html and MODEL_CARD.md for people."""
+    from dlzoo.export.bundle import write_parity
+    from dlzoo.export.model_card import model_card_from_manifest
+    from dlzoo.runtime.report_page import report_page
+
+    parity = report.to_parity()
+    write_parity(folder, parity)
+    (folder / "report.html").write_text(report_page(manifest, parity), encoding="utf-8")
+    card = model_card_from_manifest(manifest, parity)
+    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+
+
+def _fresh_golden_sets(
+    bundle: Bundle, against: str | nn.Module, weights: str, seed: int
+) -> list[GoldenSet]:
+    """PyTorch's answers to inputs of the bundle's shapes that nobody has seen."""
+    from dlzoo.export.plan import fresh_golden_sets
+
+    module: nn.Module
+    if isinstance(against, str):
+        module = _load_source(against, weights, seed, None, None, None).network
+    else:
+        module = against
+    return fresh_golden_sets(bundle.manifest, module, seed=seed)

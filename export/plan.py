@@ -1,0 +1,188 @@
+"""What one export will do: the module to trace, its inputs, its axes, all from what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dlzoo.errors import ArgumentError
+from dlzoo.export.bundle import GoldenSet, Manifest
+from dlzoo.export.faults import iter_faulty_outputs
+from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph, onnx_from_torch
+from dlzoo.export.pipeline import OUTPUT_NAMES, wrap_network
+from dlzoo.export.reference import compute_golden_set, golden_inputs, sizes_to_prove
+
+if TYPE_CHECKING:
+    from dlzoo.export.model_source import ModelSource
+    from dlzoo.zoo.registry import Preprocessing
+
+Array = npt.NDArray[Any]
+
+#: torch.export takes sizes 0 and 1 for special, so a dynamic batch is traced at this size.
+_TRACED_BATCH = 2
+#: Keeps fresh inputs apart from the golden ones of the same seed.
+_FRESH_SEED_OFFSET = 1_000_003
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """A network, what was asked of its export, and what follows from both.
+
+    Raises:
+        ArgumentError: options that do not go together, or that the network cannot have.
+    """
+
+    source: ModelSource
+    options: ExportOptions
+
+    def __post_init__(self) -> None:
+        size, smallest = self.options.image_size, self.source.min_image_size
+        if self.options.include_preprocessing:
+            if self.source.preprocessing is None:
+                raise ArgumentError(
+                    f"{self.source.name} has no preprocessing to include: only models of the zoo "
+                    "have. Leave --include-preprocessing out."
+                )
+            if size is not None:
+                raise ArgumentError(
+                    f"--image-size got {size!r} beside --include-preprocessing, which takes "
+                    "images of every size already. Leave one of the two out."
+                )
+        if isinstance(size, tuple) and (size[0] < smallest[0] or size[1] < smallest[1]):
+            raise ArgumentError(
+                f"--image-size got {size[0]},{size[1]}, expected at least "
+                f"{smallest[0]},{smallest[1]}: {self.source.name} halves the image too often "
+                "for less. Choose a larger size."
+            )
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing | None:
+        """The source's, for the image size that was asked for."""
+        facts, size = self.source.preprocessing, self.options.image_size
+        if facts is None or not isinstance(size, tuple) or size == facts.crop_size:
+            return facts
+        resize_size = None
+        if facts.resize_size is not None and size[0] == size[1]:
+            # The same share of the image stays visible, as the weights were measured with.
+            resize_size = round(facts.resize_size * size[0] / facts.crop_size[0])
+        return replace(facts, crop_size=size, resize_size=resize_size)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network with what was asked around it."""
+        included = self.preprocessing if self.options.include_preprocessing else None
+        return wrap_network(
+            self.source.network, head=self.options.head, preprocessing=included
+        )
+
+    @property
+    def input_name(self) -> str:
+        """``image`` where the graph takes pixels, else ``input``."""
+        return "image" if self.options.include_preprocessing else "input"
+
+    @property
+    def output_name(self) -> str:
+        """What the head makes of the output."""
+        return OUTPUT_NAMES[self.options.head]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the example, and of all inputs where they are fixed."""
+        size = self.options.image_size
+        if isinstance(size, tuple):
+            return size
+        return self.source.input_shape[1], self.source.input_shape[2]
+
+    @property
+    def dynamic_axes(self) -> dict[int, str]:
+        """Axis of the input -> its symbol."""
+        axes = {0: "batch"} if self.options.batch is None else {}
+        if self.options.include_preprocessing:
+            axes |= {1: "height", 2: "width"}
+        elif self.options.image_size == "dynamic":
+            axes |= {2: "height", 3: "width"}
+        return axes
+
+    def example_input(self) -> Tensor:
+        """What the network is traced with."""
+        num_samples = self.options.batch or _TRACED_BATCH
+        height, width = self.image_size
+        channels = self.source.input_shape[0]
+        if self.options.include_preprocessing:
+            return torch.zeros(
+                num_samples, height + 17, width + 50, channels, dtype=torch.uint8
+            )
+        return torch.zeros(num_samples, channels, height, width)
+
+    def export(self) -> OnnxGraph:
+        """Trace the module and translate it.
+
+        Raises:
+            ExportError: what was asked cannot be delivered.
+        """
+        return onnx_from_torch(
+            self.module,
+            {self.input_name: self.example_input()},
+            output_names=[self.output_name],
+            opset=self.options.opset,
+            dynamic_axes={self.input_name: self.dynamic_axes},
+        )
+
+    def golden_inputs(self, graph: OnnxGraph, seed: int) -> list[tuple[str, dict[str, Array]]]:
+        """The inputs of the proof, by kind: every dynamic axis at sizes of its own."""
+        height, width = self.image_size
+        sizes = sizes_to_prove(graph.dynamic_axes, {"height": height, "width": width})
+        return golden_inputs(graph.inputs, sizes=sizes, seed=seed)
+
+    def golden_set(self, name: str, kind: str, inputs: dict[str, Array]) -> GoldenSet:
+        """PyTorch's answers to one set of inputs, in float64, and its noise floor."""
+        return compute_golden_set(
+            name, kind, self.module, inputs, output_names=[self.output_name]
+        )
+
+    def faulty_outputs(
+        self, graph: OnnxGraph, golden: GoldenSet, *, seed: int, max_tensors: int
+    ) -> Iterator[tuple[str, dict[str, Array]]]:
+        """What comes out with a small fault in one weight tensor at a time."""
+        return iter_faulty_outputs(
+            self.module,
+            golden.inputs,
+            output_names=[self.output_name],
+            seed=seed,
+            max_tensors=max_tensors,
+            parameters=graph.parameters,
+        )
+
+
+def fresh_golden_sets(manifest: Manifest, network: nn.Module, *, seed: int) -> list[GoldenSet]:
+    """A network's answers to new inputs of the shapes that a bundle declares.
+
+    Args:
+        manifest: of the bundle that will be compared with the network.
+        network: in eval mode, without the head and preprocessing that the manifest names.
+        seed: draws the inputs.
+    """
+    from dlzoo.zoo.registry import Preprocessing
+
+    included = None
+    if manifest.preprocessing_included and manifest.preprocessing is not None:
+        facts = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in manifest.preprocessing.items()
+        }
+        included = Preprocessing(**facts)
+    module = wrap_network(network, head=manifest.head, preprocessing=included).eval()
+    sizes = {symbol: axis.proved for symbol, axis in manifest.dynamic_axes.items()}
+    names = [spec.name for spec in manifest.outputs]
+    return [
+        compute_golden_set(f"fresh_{number}", kind, module, inputs, output_names=names)
+        for number, (kind, inputs) in enumerate(
+            golden_inputs(manifest.inputs, sizes=sizes, seed=seed + _FRESH_SEED_OFFSET)
+        )
+    ]

@@ -1,0 +1,64 @@
+"""The command line is a promise: names, order and flags change only on purpose."""
+
+import re
+
+import pytest
+
+from dlzoo.cli.main import app
+
+COMMANDS = {
+    "models": {"--json"},
+    "info": {"--json"},
+    "export": {
+        "--output -o",
+        "--weights",
+        "--opset",
+        "--batch",
+        "--image-size",
+        "--head",
+        "--include-preprocessing",
+        "--seed",
+        "--provider",
+        "--force",
+        "--json",
+    },
+    "verify": {
+        "--provider",
+        "--optimization",
+        "--golden",
+        "--against",
+        "--weights",
+        "--seed",
+        "--allow-fallback",
+        "--json",
+    },
+    "classify": {"--provider", "--top -k", "--json"},
+    "doctor": {"--json"},
+}
+
+
+def test_commands_stand_in_flow_order() -> None:
+    assert [command.name for command in app.registered_commands] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_flags_of(name: str) -> None:
+    import typer
+
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    flags = {
+        " ".join(sorted(parameter.opts, key=len, reverse=True))
+        for parameter in command.params
+        if parameter.param_type_name == "option" and parameter.name != "help"
+    }
+    assert flags == COMMANDS[name]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_says_what_it_does(name: str) -> None:
+    import typer
+
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert re.match(r"[A-Z].*\.", command.help or "")
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), (name, parameter.name)
