@@ -57,7 +57,7 @@ def wrap_network(
     Raises:
         ArgumentError: the head is none of the three.
     """
-    from dlzoo.zoo.data.preprocessing import ImagePreprocessor
+    from dlzoo.zoo.data.image_preprocessor import ImagePreprocessor
 
     heads = {
         "logits": nn.Identity(),
