@@ -1,0 +1,125 @@
+"""The best classes of images, through a bundle's own preprocessing, head and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dlzoo.errors import ArgumentError, BundleError
+from dlzoo.export.bundle import Bundle, Manifest
+from dlzoo.runtime.preprocess import (
+    ImageSource,
+    describe_source,
+    image_array,
+    tensor_from_image,
+)
+from dlzoo.runtime.session import open_session
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class and how sure the network is: from 0 to 1 with every head."""
+
+    index: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The best classes of one image, the best first."""
+
+    image: str
+    top: tuple[ClassScore, ...]
+
+
+def classify(
+    bundle: Bundle | Path | str,
+    images: Sequence[ImageSource],
+    *,
+    provider: str = "cpu",
+    k: int = 5,
+    allow_fallback: bool = False,
+) -> list[Classification]:
+    """Name the ``k`` best classes of each image.
+
+    The score is the softmax of logits, ``exp(z_k) / sum_j exp(z_j)``; a bundle with a softmax or
+    sigmoid head gives it itself.
+
+    Args:
+        bundle: an open bundle or its folder.
+        images: files, the bytes of files, or uint8 [H, W, C] pixels.
+        provider: where it runs.
+        k: how many classes; all where there are fewer.
+        allow_fallback: let ONNX Runtime use another provider.
+
+    Raises:
+        ArgumentError: ``k`` is less than 1.
+        BundleError: the bundle is damaged, or has no preprocessing and so takes no image files.
+        ImageError: an image cannot be read.
+        ProviderError: the provider is missing or did not take the work.
+    """
+    if k < 1:
+        raise ArgumentError(f"k is {k}, expected 1 or more classes. Leave it out for 5.")
+    if not isinstance(bundle, Bundle):
+        bundle = Bundle.open(bundle)
+    manifest = bundle.manifest
+    if manifest.preprocessing is None or len(manifest.inputs) != 1:
+        raise BundleError(
+            f"{bundle.path} does not say how images become its input, so it can classify none. "
+            "Use dlzoo.open_session and give it tensors."
+        )
+    session = open_session(bundle, provider, allow_fallback=allow_fallback)
+    (input_name,) = session.input_names
+    results = []
+    for image in images:
+        array = _network_input(image, manifest)
+        scores_K = next(iter(session.run({input_name: array}).values()))[0]
+        if not np.isfinite(scores_K).all():
+            raise BundleError(
+                f"{bundle.path} gives scores that are not finite for {describe_source(image)}. "
+                f'Run "dlzoo verify {bundle.path}".'
+            )
+        top = _best_classes(scores_K, manifest, k)
+        results.append(Classification(image=describe_source(image), top=top))
+    return results
+
+
+def _network_input(image: ImageSource, manifest: Manifest) -> npt.NDArray[np.generic]:
+    """The input for one image, repeated where the batch size is fixed."""
+    assert manifest.preprocessing is not None
+    array: npt.NDArray[np.generic]
+    if manifest.preprocessing_included:
+        array = image_array(image, str(manifest.preprocessing.get("color", "RGB")))
+    else:
+        array = tensor_from_image(image, manifest.preprocessing)
+    num_images = manifest.inputs[0].dims[0]
+    return array if isinstance(num_images, str) else np.repeat(array, num_images, axis=0)
+
+
+def _best_classes(
+    scores_K: npt.NDArray[np.floating], manifest: Manifest, k: int
+) -> tuple[ClassScore, ...]:
+    scores_K = scores_K.reshape(-1).astype(np.float64)
+    labels = manifest.labels
+    if labels is not None and len(labels) != scores_K.size:
+        raise BundleError(
+            f"{manifest.name} gives {scores_K.size} scores and names {len(labels)} classes. "
+            "Export the bundle again."
+        )
+    if manifest.head == "logits":
+        exponential_K = np.exp(scores_K - scores_K.max())
+        scores_K = exponential_K / exponential_K.sum()
+    best = np.argsort(-scores_K, kind="stable")[:k]
+    return tuple(
+        ClassScore(
+            index=int(index),
+            label=f"class {index}" if labels is None else labels[index],
+            score=float(scores_K[index]),
+        )
+        for index in best
+    )
