@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from dlzoo.export.model_source import ModelSource
     from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph
     from dlzoo.export.plan import ExportPlan
+    from dlzoo.runtime.recorded import Tolerance
     from dlzoo.runtime.report import Power, Report
 
 OnText = Callable[[str], None]
 OnBytes = Callable[[int, int], None]
+
+#: What a float32 model passes with; a card may say otherwise. Source: docs/DESIGN.md, 6.3.
+RHO2_LIMIT, RHOMAX_LIMIT = 3.0, 6.0
 
 
 def export_model(
@@ -140,6 +144,7 @@ def verify(
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = ("all",),
     golden: str | Path | None = None,
+    tolerance: Tolerance | None = None,
     against: str | nn.Module | None = None,
     weights: str = "auto",
     seed: int = 0,
@@ -155,6 +160,7 @@ def verify(
         providers: run on each of these.
         optimizations: ONNX Runtime's graph optimization levels.
         golden: a folder of ``input_N.pb`` and ``output_N.pb``, for an ``.onnx`` file.
+        tolerance: the bound for recorded outputs, in place of an estimated noise floor.
         against: compare with this model in PyTorch, on inputs that the bundle has not seen.
         weights: of ``against``, as for :func:`dlzoo.build_model`.
         seed: of ``against``: draws random weights and the inputs.
@@ -166,7 +172,6 @@ def verify(
         ProviderError: a provider is missing or did not take the work.
     """
     from dlzoo.export.bundle import Bundle
-    from dlzoo.runtime.recorded import verify_recorded
     from dlzoo.runtime.validate import verify_bundle
 
     where: dict[str, Any] = {
@@ -183,7 +188,7 @@ def verify(
                     f"{path} is a bare .onnx file, expected a bundle, or --golden with a folder "
                     "of input_0.pb and output_0.pb. Give --golden DIR."
                 )
-            return verify_recorded(path, Path(golden), **where)
+            return _verify_recorded(path, Path(golden), tolerance, **where)
         bundle = Bundle.open(path)
     elif golden is not None:
         raise ArgumentError(
@@ -194,6 +199,20 @@ def verify(
         return verify_bundle(bundle, **where)
     fresh = _fresh_golden_sets(bundle, against, weights, seed)
     return verify_bundle(bundle, golden_sets=fresh, **where)
+
+
+def _verify_recorded(
+    path: Path, folder: Path, tolerance: Tolerance | None, **where: Any
+) -> Report:
+    """Compare an ``.onnx`` file with outputs that somebody recorded."""
+    from dlzoo.runtime.recorded import recorded_golden_sets
+    from dlzoo.runtime.validate import verify_model
+
+    limits = {"rho2_limit": RHO2_LIMIT, "rhomax_limit": RHOMAX_LIMIT}
+    golden_sets, notes = recorded_golden_sets(
+        path, folder, tolerance=tolerance, on_stage=where["on_stage"], **limits
+    )
+    return verify_model(path, golden_sets, notes=notes, **limits, **where)
 
 
 def _name_of(model: str | nn.Module) -> str:

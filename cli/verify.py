@@ -26,6 +26,13 @@ def verify(
         Path | None,
         typer.Option(help="For an .onnx file: a folder of input_N.pb and output_N.pb."),
     ] = None,
+    rtol: Annotated[
+        float | None,
+        typer.Option(
+            help="With --golden: a bound atol + rtol * max|recorded|, not an estimate."
+        ),
+    ] = None,
+    atol: Annotated[float | None, typer.Option(help="With --golden, see --rtol.")] = None,
     against: Annotated[
         str | None,
         typer.Option(help="Compare with this model in PyTorch, on new inputs (needs torch)."),
@@ -45,12 +52,18 @@ def verify(
     from dlzoo.cli.console import print_document, stage_display
     from dlzoo.cli.report_text import print_report
 
+    tolerance = None
+    if rtol is not None or atol is not None:
+        from dlzoo.runtime.recorded import Tolerance
+
+        tolerance = Tolerance(rtol=rtol or 0.0, atol=atol or 0.0)
     with stage_display(quiet=json) as display:
         report = verify_bundle(
             bundle,
             providers=tuple(provider or ("cpu",)),
             optimizations=tuple(optimization or ("all",)),
             golden=golden,
+            tolerance=tolerance,
             against=against,
             weights=weights,
             seed=seed,

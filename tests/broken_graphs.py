@@ -138,7 +138,13 @@ def batch_norm_mean_and_variance_swapped(model: ModelProto) -> None:
 
 @a_break
 def group_norm_weight_dropped(model: ModelProto) -> None:
-    name = next(t.name for t in model.graph.initializer if t.name.endswith("group_norm.weight"))
+    # The weight is folded to a constant of one value per channel behind the normalization.
+    index = next(
+        i for i, n in enumerate(model.graph.node) if n.op_type == "InstanceNormalization"
+    )
+    scaling = next(n for n in model.graph.node[index:] if n.op_type == "Mul")
+    stored = {tensor.name for tensor in model.graph.initializer}
+    name = next(name for name in scaling.input if name in stored)
     change_initializer(model, name, np.ones_like)
 
 

@@ -26,6 +26,8 @@ COMMANDS = {
         "--provider",
         "--optimization",
         "--golden",
+        "--rtol",
+        "--atol",
         "--against",
         "--weights",
         "--seed",
