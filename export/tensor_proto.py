@@ -61,6 +61,8 @@ _WITHOUT_NUMPY = {
     24: "float8e8m0",
     25: "uint2",
     26: "int2",
+    27: "float6e2m3",
+    28: "float6e3m2",
 }
 
 
