@@ -57,6 +57,7 @@ def new_bundle(target: Path, *, force: bool) -> Iterator[Path]:
         try:
             yield partial
             _refuse_taken(target, final, force=force)
+            _flush(partial)
             _move_into_place(partial, final)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -182,6 +183,14 @@ def _mend_leftovers(final: Path) -> None:
 
 def _escaped(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _flush(partial: Path) -> None:
+    """Bring every file to the disk: a rename may survive a power cut that the data do not."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
 
 
 def _move_into_place(partial: Path, final: Path) -> None:
