@@ -200,9 +200,21 @@ def test_shared_module_has_a_row_a_call_and_counts_once() -> None:
     assert summary.num_parameters == 12
 
 
+class CountsItsCalls(nn.Module):
+    """Writes to a buffer in evaluation mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("num_calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.num_calls += 1
+        return x + self.num_calls
+
+
 def test_module_is_left_as_it_was() -> None:
     network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), LooksAtValues(nn.ReLU())
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), LooksAtValues(CountsItsCalls())
     )
     network[1].eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}

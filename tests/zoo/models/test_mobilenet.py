@@ -66,6 +66,15 @@ def test_block_ends_without_an_activation_and_adds_its_input() -> None:
     assert torch.equal(y_NCHW, x_NCHW + block.conv(x_NCHW))
 
 
+def test_strided_block_has_no_shortcut() -> None:
+    block = InvertedResidual(
+        8, 8, stride=2, expansion=6, norm=nn.BatchNorm2d, activation=nn.ReLU6
+    ).eval()
+    x_NCHW = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(block(x_NCHW), block.conv(x_NCHW))
+    assert block(x_NCHW).shape == (2, 8, 3, 3)
+
+
 def test_filters_each_wide_channel_alone() -> None:
     block = on_meta().get_submodule("features.2")
     convs = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
