@@ -1,0 +1,217 @@
+"""The inputs that a model is proved on: few samples, each of a kind that finds other faults.
+
+Everything follows from the seed through NumPy's PCG64, whose stream does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dlzoo.export.bundle import AxisRange, TensorSpec
+
+Array = npt.NDArray[Any]
+_Fill = Callable[[np.random.Generator, tuple[int, ...], np.dtype[Any]], Array]
+
+#: Batches that a dynamic one is proved at; the graph is traced with 2, so 3 is held out.
+BATCHES = (1, 2, 3)
+#: Held-out image sizes, as fractions of the traced one: smaller, nearly equal, larger.
+_SIZE_FRACTIONS = (0.87, 0.67, 1.15)
+#: A large fixed batch gets fewer sets, not a larger total than about this many samples.
+MAX_SAMPLES = 9
+#: The range of an input's second scale (DESIGN 6): activations saturate, errors do not hide.
+_LARGE_SCALE = 50.0
+
+
+def sizes_to_prove(
+    ranges: Mapping[str, AxisRange], traced: Mapping[str, int], *, batch_symbol: str = "batch"
+) -> dict[str, tuple[int, ...]]:
+    """At which sizes each symbol is proved; of an image axis, the traced size comes first.
+
+    Image sizes are odd (so multiples of no stride), three of them held out, and differ between
+    height and width.
+
+    >>> from dlzoo.export.bundle import AxisRange
+    >>> free = {s: AxisRange(symbol=s, min=1, max=None, proved=()) for s in ("batch", "height", "width")}
+    >>> sizes_to_prove(free, {"height": 224, "width": 224})
+    {'batch': (1, 2, 3), 'height': (224, 195, 151, 259), 'width': (224, 151, 259, 195)}
+    """
+    sizes: dict[str, tuple[int, ...]] = {}
+    image_symbols = [symbol for symbol in ranges if symbol != batch_symbol]
+    for symbol, axis in ranges.items():
+        if symbol == batch_symbol:
+            wanted: tuple[int, ...] = BATCHES
+        else:
+            turn = image_symbols.index(symbol) % len(_SIZE_FRACTIONS)
+            fractions = (*_SIZE_FRACTIONS[turn:], *_SIZE_FRACTIONS[:turn])
+            held_out = (_odd(traced[symbol] * fraction, axis) for fraction in fractions)
+            wanted = (traced[symbol], *held_out)
+        allowed = [n for n in wanted if n >= axis.min and (axis.max is None or n <= axis.max)]
+        sizes[symbol] = tuple(dict.fromkeys(allowed)) or (axis.min,)
+    return sizes
+
+
+def _odd(size: float, axis: AxisRange) -> int:
+    """The nearest odd number inside the range."""
+    nearest = max(int(size) | 1, axis.min | 1)
+    if axis.max is not None and nearest > axis.max:
+        nearest = axis.max - (axis.max + 1) % 2
+    return nearest
+
+
+def golden_inputs(
+    inputs: Sequence[TensorSpec],
+    *,
+    sizes: Mapping[str, Sequence[int]],
+    seed: int,
+    batch_symbol: str = "batch",
+) -> list[tuple[str, dict[str, Array]]]:
+    """Sets of inputs, each with the name of its kind.
+
+    At the first image size: N(0, 1) alone, 50 times as much in a batch of 2, zeros, denormals and
+    uniform values in a held-out batch, and one NaN, +Inf or -Inf element each. Then one set for
+    each further size of an image. Integer inputs (8-bit images) get noise, a smooth picture, and
+    black, white and stripes.
+
+    Args:
+        inputs: what the graph takes.
+        sizes: the sizes to prove of each symbol in ``inputs``, see :func:`sizes_to_prove`.
+        seed: draws everything.
+        batch_symbol: the symbol of the axis that counts samples.
+    """
+    batches = tuple(sizes.get(batch_symbol, ()))
+    batches += batches[-1:] * (len(BATCHES) - len(batches))
+    has_floats = any(np.dtype(spec.dtype).kind == "f" for spec in inputs)
+    kinds = list(_FLOAT_KINDS if has_floats else _INTEGER_KINDS)
+    home = {symbol: values[0] for symbol, values in sizes.items()}
+    plans: list[tuple[str, _Fill, dict[str, int]]] = []
+    for (kind, fill), i in zip(kinds, (0, 1, 2, 0, 0, 0), strict=False):
+        plans.append((kind, fill, home | ({batch_symbol: batches[i]} if batches else {})))
+    first_kind, first_fill = kinds[0]
+    image_symbols = [symbol for symbol in sizes if symbol != batch_symbol]
+    for i in range(1, max((len(sizes[symbol]) for symbol in image_symbols), default=1)):
+        held_out = {symbol: sizes[symbol][i % len(sizes[symbol])] for symbol in image_symbols}
+        batch = {batch_symbol: batches[i % 2]} if batches else {}
+        shape = "x".join(str(size) for size in held_out.values())
+        plans.append((f"{first_kind} at {shape}", first_fill, held_out | batch))
+
+    sets: list[tuple[str, dict[str, Array]]] = []
+    num_samples = 0
+    for i, (kind, fill, symbols) in enumerate(plans):
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, i])))
+        arrays = {spec.name: _fill(spec, fill, symbols, generator) for spec in inputs}
+        batch_size = max((len(a) for a in arrays.values() if a.ndim), default=1)
+        is_required = len(sets) < 2 or any(symbols[s] != home[s] for s in image_symbols)
+        if is_required or num_samples + batch_size <= MAX_SAMPLES:
+            sets.append((kind, arrays))
+            num_samples += batch_size
+    return sets
+
+
+def _fill(
+    spec: TensorSpec, fill: _Fill, symbols: Mapping[str, int], generator: np.random.Generator
+) -> Array:
+    shape = tuple(symbols[d] if isinstance(d, str) else d for d in spec.dims)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f" or dtype == np.uint8:
+        return np.ascontiguousarray(fill(generator, shape, dtype).astype(dtype, copy=False))
+    # Indices, lengths and masks: what range they have is the network's affair; 0 and 1 are in it.
+    return generator.integers(0, 2, shape).astype(dtype)
+
+
+def _normal(scale: float) -> _Fill:
+    def fill(
+        generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Array:
+        return generator.standard_normal(shape) * scale
+
+    return fill
+
+
+def _mixed(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Zeros, denormals and U[0, 1), a sample of each by turns."""
+    tiny = np.finfo(dtype)
+    array = np.zeros(shape, dtype)
+    samples = array if array.ndim > 1 else array[None]
+    for i, sample in enumerate(samples):
+        if i % 3 == 1:
+            steps = generator.integers(1, 2**tiny.nmant, sample.shape)
+            signs = generator.choice((-1.0, 1.0), sample.shape)
+            sample[...] = steps * signs * np.float64(tiny.smallest_subnormal)
+        elif i % 3 == 2:
+            sample[...] = generator.random(sample.shape)
+    return array
+
+
+def _one_element(value: float) -> _Fill:
+    """N(0, 1) with one element of every sample replaced, in the middle."""
+
+    def fill(
+        generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Array:
+        array = generator.standard_normal(shape)
+        samples = array if array.ndim > 1 else array[None]
+        for sample in samples:
+            sample[(0,) + tuple(n // 2 for n in sample.shape[1:])] = value
+        return array
+
+    return fill
+
+
+def _noise(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    return generator.integers(0, 256, shape, dtype=np.uint8)
+
+
+def _picture(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Waves of a few pixels' to the whole image's length, as photos have them.
+
+    Shape: [N, H, W, C]; other ranks get noise.
+    """
+    if len(shape) != 4:
+        return _noise(generator, shape, dtype)
+    y, x = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
+    image = np.zeros(shape)
+    for n, c in np.ndindex(shape[0], shape[3]):
+        for length in (4.0, 16.0, 64.0, 256.0):
+            angle, phase = generator.random(2) * 2 * np.pi
+            position = (np.cos(angle) * x + np.sin(angle) * y) / length
+            image[n, :, :, c] += length**0.5 * np.sin(2 * np.pi * position + phase)
+    limit = np.abs(image).max() or 1.0
+    return np.round((image / limit + 1.0) * 127.5).astype(np.uint8)
+
+
+def _extremes(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Black, white and stripes, a sample of each by turns."""
+    array = np.zeros(shape, np.uint8)
+    for i, sample in enumerate(array if array.ndim > 1 else array[None]):
+        if i % 3 == 1:
+            sample[...] = 255
+        elif i % 3 == 2:
+            sample[..., ::2, :] = 255
+    return array
+
+
+_FLOAT_KINDS: tuple[tuple[str, _Fill], ...] = (
+    ("normal x1", _normal(1.0)),
+    ("normal x50", _normal(_LARGE_SCALE)),
+    ("zeros, denormals, uniform", _mixed),
+    ("NaN pixel", _one_element(np.nan)),
+    ("+Inf pixel", _one_element(np.inf)),
+    ("-Inf pixel", _one_element(-np.inf)),
+)
+_INTEGER_KINDS: tuple[tuple[str, _Fill], ...] = (
+    ("noise image", _noise),
+    ("smooth image", _picture),
+    ("black, white, stripes", _extremes),
+)

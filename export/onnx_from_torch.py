@@ -1,0 +1,294 @@
+"""A PyTorch network to an ONNX graph: what is asked is delivered, or refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
+
+import dlzoo
+from dlzoo.errors import ArgumentError, DynamicAxisError, ExportError, OpsetError
+from dlzoo.export.bundle import AxisRange, TensorSpec
+from dlzoo.export.lowering_record import record_lowering
+from dlzoo.export.module_call import bind_inputs
+from dlzoo.export.onnx_graph import OnnxGraph, check_graph, spec_of
+from dlzoo.export.opset_conversion import (
+    HIGHEST_OPSET,
+    LOWEST_NATIVE_OPSET,
+    LOWEST_OPSET,
+    convert_down,
+)
+from dlzoo.export.trace_metadata import clear_trace_metadata
+from dlzoo.export.tracing_failure import explain_failure
+from dlzoo.export.tracing_state import in_eval_mode, without_chatter
+
+__all__ = ["DEFAULT_OPSET", "DynamicAxes", "ExportOptions", "OnnxGraph", "onnx_from_torch"]
+
+#: MaxPool-22, InstanceNormalization-22 and Elu-22 have no CUDA kernel in onnxruntime-gpu 1.31.
+DEFAULT_OPSET = 20
+#: The symbol of each dynamic axis: ``{input: {axis: symbol}}``.
+DynamicAxes = Mapping[str, Mapping[int, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What ``dlzoo export`` was asked for.
+
+    ``batch`` None is a dynamic one; ``image_size`` (height, width) None is the card's.
+    """
+
+    opset: int = DEFAULT_OPSET
+    batch: int | None = None
+    image_size: tuple[int, int] | Literal["dynamic"] | None = None
+    head: Literal["logits", "softmax", "sigmoid"] = "logits"
+    include_preprocessing: bool = False
+
+
+def onnx_from_torch(
+    module: nn.Module,
+    example_inputs: dict[str, Tensor],
+    *,
+    output_names: Sequence[str],
+    opset: int = DEFAULT_OPSET,
+    dynamic_axes: DynamicAxes | None = None,
+) -> OnnxGraph:
+    """Export a network in eval mode; it comes back as it was, training flags and all.
+
+    Args:
+        module: any ``nn.Module`` that ``torch.export`` can trace.
+        example_inputs: a tensor per input, in the order of the graph's inputs; their names become
+            the graph's. Dynamic axes should be at least 2 long here: torch takes 0 and 1 for
+            special.
+        output_names: one for each tensor that the network gives.
+        opset: of the default ONNX domain. 18 and later are native; lower ones where onnx's
+            converter can.
+        dynamic_axes: the axes that stay open. The same symbol means the same size.
+
+    Raises:
+        ArgumentError: an axis, name or opset that does not exist.
+        OpsetError: the opset cannot be delivered.
+        DynamicAxisError: an axis was to be open and the graph holds for one size only.
+        ExportError: the network cannot be traced or translated.
+    """
+    axes = dynamic_axes or {}
+    _check_arguments(example_inputs, opset, axes)
+    notes: list[str] = []
+    with in_eval_mode(module, notes), without_chatter(notes):
+        program = _trace_and_translate(module, example_inputs, output_names, opset, axes)
+    model, traced = program.model, program.exported_program
+    assert traced is not None, "torch.onnx gives the program that it translated"
+
+    # In this order: what failed to stay open explains the other findings.
+    ranges = _dynamic_ranges(model, traced, example_inputs, axes)
+    _refuse_adaptive_pooling(module, traced, axes)
+    _check_outputs(model, traced, output_names)
+    lowering = record_lowering(module, traced, model)
+    clear_trace_metadata(model)
+    _merge_tied_weights(model)
+    RemoveUnusedNodesPass()(model)
+    if opset < LOWEST_NATIVE_OPSET:
+        model = convert_down(model, opset)
+    model.producer_name, model.producer_version = "dlzoo", dlzoo.__version__
+    model.domain, model.model_version = None, None
+    _check_opset(model, opset)
+    check_graph(model)
+    return OnnxGraph(
+        model=model,
+        opset=opset,
+        ir_version=model.ir_version,
+        inputs=_checked_inputs(model, example_inputs),
+        outputs=tuple(spec_of(value) for value in model.graph.outputs),
+        dynamic_axes=ranges,
+        lowering=lowering,
+        parameters=_used_parameters(traced),
+        notes=tuple(notes),
+    )
+
+
+def _check_arguments(
+    example_inputs: dict[str, Tensor], opset: int, dynamic_axes: DynamicAxes
+) -> None:
+    if isinstance(opset, bool) or opset not in range(LOWEST_OPSET, HIGHEST_OPSET + 1):
+        raise OpsetError(
+            f"--opset got {opset!r}, expected a whole number from {LOWEST_OPSET} to "
+            f"{HIGHEST_OPSET}. {DEFAULT_OPSET} runs everywhere."
+        )
+    for name, axes in dynamic_axes.items():
+        if name not in example_inputs:
+            raise ArgumentError(
+                f"dynamic_axes got the input {name!r}, expected one of "
+                f"{', '.join(map(repr, example_inputs))}. Name an input of the network."
+            )
+        rank = example_inputs[name].dim()
+        wrong = [axis for axis in axes if axis not in range(rank)]
+        if wrong:
+            raise ArgumentError(
+                f"dynamic_axes got axis {wrong[0]} of input {name!r}, expected one of 0 to "
+                f"{rank - 1}. Count axes from 0."
+            )
+
+
+def _trace_and_translate(
+    module: nn.Module,
+    example_inputs: dict[str, Tensor],
+    output_names: Sequence[str],
+    opset: int,
+    dynamic_axes: DynamicAxes,
+) -> torch.onnx.ONNXProgram:
+    args, kwargs = bind_inputs(module, example_inputs)
+    dims = {
+        symbol: torch.export.Dim(symbol)
+        for axes in dynamic_axes.values()
+        for symbol in axes.values()
+    }
+    shapes = {
+        name: {axis: dims[symbol] for axis, symbol in dynamic_axes.get(name, {}).items()}
+        for name in (kwargs or example_inputs)
+    }
+    try:
+        program = torch.onnx.export(
+            module,
+            args,
+            kwargs=kwargs,
+            dynamo=True,
+            input_names=list(kwargs or example_inputs),
+            output_names=list(output_names),
+            opset_version=max(opset, LOWEST_NATIVE_OPSET),
+            dynamic_shapes=shapes if kwargs else tuple(shapes.values()),
+            verbose=False,
+        )
+    except Exception as error:
+        raise explain_failure(error, module, example_inputs) from None
+    assert program is not None, "torch.onnx.export gives a program with dynamo=True"
+    return program
+
+
+def _dynamic_ranges(
+    model: ir.Model,
+    program: torch.export.ExportedProgram,
+    example_inputs: dict[str, Tensor],
+    dynamic_axes: DynamicAxes,
+) -> dict[str, AxisRange]:
+    """The sizes that the graph allows for each symbol."""
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    traced_names = program.graph_signature.user_inputs
+    ranges: dict[str, AxisRange] = {}
+    for value, traced_name in zip(model.graph.inputs, traced_names, strict=True):
+        name = str(value.name)
+        for axis, symbol in dynamic_axes.get(name, {}).items():
+            assert value.shape is not None
+            if isinstance(value.shape[axis], int):
+                raise DynamicAxisError(
+                    f"Axis {axis} ({symbol}) of input {name!r} was to be dynamic, but the "
+                    f"network holds for {value.shape[axis]} only: its code uses that size as a "
+                    "constant. Export it with that size fixed, or take the size from x.shape."
+                )
+            size = placeholders[str(traced_name)].meta["val"].shape[axis]
+            found = program.range_constraints.get(size.node.expr)
+            lower = max(1, int(found.lower)) if found else 1
+            # The upper bound is a sympy integer, or one of several infinities.
+            upper = int(found.upper) if found and found.upper.is_Integer else None
+            ranges[symbol] = AxisRange(symbol=symbol, min=lower, max=upper, proved=())
+    return ranges
+
+
+def _refuse_adaptive_pooling(
+    module: nn.Module, program: torch.export.ExportedProgram, dynamic_axes: DynamicAxes
+) -> None:
+    """Refuse windows that depend on an open image size.
+
+    The exporter computes them from the example's size and writes them down as constants: the
+    graph then gives wrong shapes at other sizes, without a word.
+    """
+    if not any(axis >= 2 or axis == 1 for axes in dynamic_axes.values() for axis in axes):
+        return
+    for node in program.graph.nodes:
+        operator = str(node.meta.get("original_aten", node.target))
+        stack = node.meta.get("nn_module_stack") or {}
+        path, layer = next(reversed(stack.values()), ("", ""))
+        is_adaptive = "adaptive" in operator or "Adaptive" in str(layer)
+        if is_adaptive and "mean" not in str(node.target) and "sym" not in str(node.target):
+            where = f"module {path!r}" if path else "its forward"
+            raise DynamicAxisError(
+                f"The image size of {type(module).__name__} cannot be dynamic: the adaptive "
+                f"pooling in {where} has windows that depend on it, which ONNX cannot express. "
+                "Export with --image-size H,W."
+            )
+
+
+def _check_outputs(
+    model: ir.Model, program: torch.export.ExportedProgram, output_names: Sequence[str]
+) -> None:
+    outputs = model.graph.outputs
+    if len(outputs) != len(output_names):
+        raise ExportError(
+            f"The network gives {len(outputs)} tensors, but {len(output_names)} outputs are "
+            f"named ({', '.join(output_names)}). Name each of them once."
+        )
+    (results,) = program.graph.output_node().args
+    traced = [node.meta["val"] for node in results if isinstance(node, torch.fx.Node)]
+    for value, name, expected in zip(outputs, output_names, traced[-len(outputs) :], strict=True):
+        spec = spec_of(value)
+        dtype = str(expected.dtype).removeprefix("torch.")
+        if (spec.name, spec.dtype, len(spec.dims)) != (name, dtype, expected.dim()):
+            raise ExportError(
+                f"Output {name!r} came out as {spec}, expected {dtype} of rank "
+                f"{expected.dim()}. This is a fault of the exporter: try another --opset."
+            )
+
+
+def _checked_inputs(
+    model: ir.Model, example_inputs: dict[str, Tensor]
+) -> tuple[TensorSpec, ...]:
+    specs = tuple(spec_of(value) for value in model.graph.inputs)
+    got = {spec.name: (spec.dtype, len(spec.dims)) for spec in specs}
+    expected = {
+        name: (str(x.dtype).removeprefix("torch."), x.dim()) for name, x in example_inputs.items()
+    }
+    if got != expected:
+        raise ExportError(
+            f"The graph has the inputs {', '.join(map(str, specs))}, expected "
+            f"{', '.join(f'{n} {d} of rank {r}' for n, (d, r) in expected.items())}. This is a "
+            "fault of the exporter: try another --opset."
+        )
+    return specs
+
+
+def _check_opset(model: ir.Model, opset: int) -> None:
+    delivered = model.opset_imports.get("")
+    if delivered != opset:
+        raise OpsetError(
+            f"--opset got {opset}, but the installed onnxscript delivers {delivered}: its "
+            f"converter knows no such version. Use --opset {delivered}, or a newer onnxscript."
+        )
+
+
+def _merge_tied_weights(model: ir.Model) -> None:
+    """Let initializers that are one tensor in the network be one in the graph."""
+    first: dict[tuple[object, ...], ir.Value] = {}
+    protected = {*model.graph.inputs, *model.graph.outputs}
+    for name, value in list(model.graph.initializers.items()):
+        raw = getattr(value.const_value, "raw", None)
+        if not isinstance(raw, Tensor) or raw.numel() == 0 or value in protected:
+            continue
+        key = (raw.data_ptr(), raw.dtype, raw.shape, raw.stride())
+        if key in first:
+            value.replace_all_uses_with(first[key])
+            del model.graph.initializers[name]
+        else:
+            first[key] = value
+
+
+def _used_parameters(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    users = {node.name: node.users for node in program.graph.nodes if node.op == "placeholder"}
+    return tuple(
+        str(spec.target)
+        for spec in program.graph_signature.input_specs
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and users.get(spec.arg.name)
+    )

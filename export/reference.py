@@ -1,0 +1,159 @@
+"""The only ground truth: PyTorch in float64, and how far PyTorch's own float32 is from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dlzoo.errors import ExportError
+from dlzoo.export.bundle import GoldenSet, NoiseFloor
+from dlzoo.export.float64_arithmetic import compute_in_float64
+from dlzoo.export.golden_inputs import golden_inputs, sizes_to_prove
+from dlzoo.export.module_call import call_module
+
+__all__ = ["compute_golden_set", "golden_inputs", "run_in_float32", "sizes_to_prove"]
+
+Array = npt.NDArray[Any]
+_IMAGE_RANK = 4
+
+
+def compute_golden_set(
+    name: str,
+    kind: str,
+    module: nn.Module,
+    inputs: Mapping[str, Array],
+    *,
+    output_names: Sequence[str],
+) -> GoldenSet:
+    """Answers in float64, and the noise floor of PyTorch's float32 around them.
+
+    float32 is run three ways: as it comes, in channels_last memory, and one sample at a time on
+    one thread; where an input is NaN or Inf the first alone, for then the places of NaN and Inf
+    are what counts. Where float32 overflows and float64 does not, the reference takes float32's
+    Inf or NaN, and the kind says so.
+
+    Args:
+        name: of the set, ``test_data_set_0``.
+        kind: of the inputs.
+        module: in eval mode; it is not changed.
+        inputs: by name, in the order of the graph's inputs.
+        output_names: one for each tensor that the network gives.
+
+    Raises:
+        ExportError: the network is in training mode, or has no float64 reference.
+    """
+    if any(child.training for child in module.modules()):
+        raise ExportError(
+            f"{type(module).__name__} is in training mode, in which its answers are random. "
+            "Call eval() first."
+        )
+    tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
+    wide = compute_in_float64(module, tensors, output_names)
+    reference = {key: value.numpy().astype(np.float64) for key, value in wide.items()}
+    all_finite = all(bool(np.isfinite(value).all()) for value in inputs.values())
+    runs = list(_float32_runs(module, tensors, output_names, every_way=all_finite))
+    num_overflows = 0
+    for key, y in reference.items():
+        t = runs[0][key]
+        overflowed = ~_same_class(t, y)
+        num_overflows += int(overflowed.sum())
+        y[overflowed] = t[overflowed]
+    if num_overflows:
+        num_values = sum(y.size for y in reference.values())
+        kind += f" (float32 overflows in {num_overflows} of {num_values} outputs)"
+    noise = {key: _noise_floor([run[key] for run in runs], y) for key, y in reference.items()}
+    return GoldenSet(
+        name=name, kind=kind, inputs=dict(inputs), reference=reference, noise=noise
+    )
+
+
+def run_in_float32(
+    module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
+) -> dict[str, Array]:
+    """The network's outputs as it comes, without gradients."""
+    with torch.no_grad():
+        outputs = call_module(module, inputs, output_names)
+    return {key: _as_array(value) for key, value in outputs.items()}
+
+
+def _float32_runs(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    output_names: Sequence[str],
+    *,
+    every_way: bool,
+) -> Iterator[dict[str, Array]]:
+    """t_k: the same numbers in other orders of summation."""
+    first = run_in_float32(module, inputs, output_names)
+    yield first
+    if not every_way:
+        return
+    if any(x.dim() == _IMAGE_RANK for x in inputs.values()):
+        channels_last = {
+            key: x.contiguous(memory_format=torch.channels_last) if x.dim() == _IMAGE_RANK else x
+            for key, x in inputs.items()
+        }
+        yield run_in_float32(module, channels_last, output_names)
+    by_sample = _run_by_sample(module, inputs, output_names)
+    if by_sample is not None and all(by_sample[k].shape == first[k].shape for k in first):
+        yield by_sample
+
+
+def _run_by_sample(
+    module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
+) -> dict[str, Array] | None:
+    """One sample at a time on one thread; None where the network takes its one batch only."""
+    lengths = {len(x) if x.dim() else 0 for x in inputs.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        return None
+    parts = []
+    with _one_thread():
+        for i in range(lengths.pop()):
+            sample = {key: x[i : i + 1] for key, x in inputs.items()}
+            try:
+                parts.append(run_in_float32(module, sample, output_names))
+            except (RuntimeError, ValueError):
+                return None  # a batch that is written into the network's code
+    if any(value.ndim == 0 for value in parts[0].values()):
+        return None
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _as_array(value: Tensor) -> Array:
+    # NumPy has no bfloat16; float32 holds its values exactly.
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def _same_class(a: Array, b: Array) -> npt.NDArray[np.bool_]:
+    """Where both are finite, or both NaN, or the same infinity."""
+    with np.errstate(invalid="ignore"):
+        return (np.isfinite(a) & np.isfinite(b)) | (np.isnan(a) & np.isnan(b)) | (a == b)
+
+
+def _noise_floor(runs: Sequence[Array], y: Array) -> NoiseFloor:
+    rms = largest = 0.0
+    for t in runs:
+        finite = np.isfinite(t) & np.isfinite(y)
+        if finite.any():
+            error = np.abs(t[finite].astype(np.float64) - y[finite])
+            largest = max(largest, float(error.max()))
+            scale = float(error.max()) or 1.0  # squares of tiny errors would underflow
+            rms = max(rms, scale * float(np.sqrt(np.mean(np.square(error / scale)))))
+    return NoiseFloor(rms=rms, max=largest)

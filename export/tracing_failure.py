@@ -1,0 +1,85 @@
+"""One line for what goes wrong inside torch.export and torch.onnx."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dlzoo.errors import ExportError
+from dlzoo.export.module_call import bind_inputs
+
+_TARGET = re.compile(r"Error when translating node .*call_function\[target=([\w.:<> ]+)\]")
+_MAX_CHARACTERS = 300
+
+
+def explain_failure(
+    error: Exception, module: nn.Module, example_inputs: dict[str, Tensor]
+) -> ExportError:
+    """What to tell the user: the operator without an ONNX form, or the cause of a failed trace."""
+    name = type(module).__name__
+    causes = list(_causes(error))
+    operator = _untranslated_operator(causes)
+    if operator is not None:
+        return ExportError(
+            f"{name} cannot be exported: the operator {operator} has no ONNX translation. Replace that "
+            "operation in the network by ones that ONNX has."
+        )
+    own = _failure_without_tracing(module, example_inputs)
+    if own is not None:
+        shapes = ", ".join(f"{k} {list(v.shape)}" for k, v in example_inputs.items())
+        return ExportError(
+            f"{name} fails in PyTorch itself on {shapes}: {_one_line(own)} Give it inputs that "
+            "it takes, or mend the network."
+        )
+    cause = next((c for c in causes[1:] if not isinstance(c, torch.onnx.OnnxExporterError)), error)
+    return ExportError(
+        f"{name} cannot be traced by torch.export: {_one_line(cause)} Write the network without "
+        "Python decisions on tensor values."
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or (
+            None if current.__suppress_context__ else current.__context__
+        )
+
+
+def _untranslated_operator(causes: list[BaseException]) -> str | None:
+    """The operator that a translation stopped at, with the path of its module."""
+    match = next(filter(None, (_TARGET.search(str(cause)) for cause in causes)), None)
+    if match is None:
+        return None
+    operator = match[1].removeprefix("torch.ops.")
+    # Only the translator's own frames know the node; its messages do not say where it is.
+    for cause in causes:
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            node = frame.f_locals.get("node")
+            if isinstance(node, torch.fx.Node) and node.meta.get("nn_module_stack"):
+                path, _ = list(node.meta["nn_module_stack"].values())[-1]
+                return f"{operator} in module {path!r}" if path else f"{operator} in forward"
+    return operator
+
+
+def _failure_without_tracing(
+    module: nn.Module, example_inputs: dict[str, Tensor]
+) -> Exception | None:
+    args, kwargs = bind_inputs(module, example_inputs)
+    try:
+        with torch.no_grad():
+            module(*args, **kwargs)
+    except Exception as error:
+        return error
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    text = next((line for line in lines if line), "no message")[:_MAX_CHARACTERS]
+    return f"{type(error).__name__}: {text.rstrip('.')}."
