@@ -13,6 +13,7 @@ from dlzoo.errors import ArgumentError, BundleError
 from dlzoo.export.bundle import Bundle, Manifest
 from dlzoo.runtime.preprocess import (
     ImageSource,
+    ImageSpec,
     describe_source,
     image_array,
     tensor_from_image,
@@ -94,7 +95,7 @@ def _network_input(image: ImageSource, manifest: Manifest) -> npt.NDArray[np.gen
     assert manifest.preprocessing is not None
     array: npt.NDArray[np.generic]
     if manifest.preprocessing_included:
-        array = image_array(image, str(manifest.preprocessing.get("color", "RGB")))
+        array = image_array(image, ImageSpec.from_mapping(manifest.preprocessing).color)
     else:
         array = tensor_from_image(image, manifest.preprocessing)
     num_images = manifest.inputs[0].dims[0]

@@ -43,8 +43,9 @@ def image_array(source: ImageSource, color: str = "RGB") -> npt.NDArray[np.uint8
         ImageError: there is no file, or it is no whole image, or too large.
     """
     image = _open(source, color)
-    pixels = np.asarray(image, dtype=np.uint8).reshape(1, image.height, image.width, -1)
-    return np.ascontiguousarray(pixels)
+    # np.asarray would give Pillow's own memory, which cannot be written to.
+    pixels = np.array(image, dtype=np.uint8)
+    return pixels.reshape(1, image.height, image.width, -1)
 
 
 def tensor_from_image(
@@ -60,7 +61,7 @@ def tensor_from_image(
         ImageError: there is no file, or it is no whole image, or too large.
         BundleError: ``preprocessing`` is damaged.
     """
-    spec = _Spec.from_mapping(preprocessing)
+    spec = ImageSpec.from_mapping(preprocessing)
     image = _open(source, spec.color)
     pixels_hwC = _crop(_resize(image, spec, source), spec.crop_size)
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
@@ -69,8 +70,8 @@ def tensor_from_image(
 
 
 @dataclass(frozen=True)
-class _Spec:
-    """A manifest's preprocessing, checked."""
+class ImageSpec:
+    """How images become a network's input: a manifest's ``preprocessing``, checked."""
 
     color: str
     resize_size: int | None
@@ -80,7 +81,12 @@ class _Spec:
     std: tuple[float, ...]
 
     @classmethod
-    def from_mapping(cls, preprocessing: Mapping[str, Any]) -> _Spec:
+    def from_mapping(cls, preprocessing: Mapping[str, Any]) -> ImageSpec:
+        """Read it.
+
+        Raises:
+            BundleError: a field is missing or has a value that makes no sense.
+        """
         try:
             size = preprocessing["resize_size"]
             height, width = (int(n) for n in preprocessing["crop_size"])
@@ -177,7 +183,7 @@ def _convert(image: Image.Image, color: str) -> Image.Image:
     return image.convert(color)
 
 
-def _resize(image: Image.Image, spec: _Spec, source: ImageSource) -> Image.Image:
+def _resize(image: Image.Image, spec: ImageSpec, source: ImageSource) -> Image.Image:
     """Rows first, then columns.
 
     In one call, Pillow 13 takes the columns of some tall images first, which changes 7 to 14 % of
