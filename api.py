@@ -208,7 +208,7 @@ def _verify_recorded(
     from dlzoo.runtime.recorded import recorded_golden_sets
     from dlzoo.runtime.validate import verify_model
 
-    limits = {"rho2_limit": RHO2_LIMIT, "rhomax_limit": RHOMAX_LIMIT}
+    limits: dict[str, Any] = {"rho2_limit": RHO2_LIMIT, "rhomax_limit": RHOMAX_LIMIT}
     golden_sets, notes = recorded_golden_sets(
         path, folder, tolerance=tolerance, on_stage=where["on_stage"], **limits
     )

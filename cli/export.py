@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,22 +47,25 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Export MODEL to ONNX, prove it against PyTorch, and write a bundle."""
-    sizes = {"batch": _parse_batch(batch), "image_size": _parse_image_size(image_size)}
+    asked: dict[str, Any] = {
+        "opset": opset,
+        "batch": _parse_batch(batch),
+        "image_size": _parse_image_size(image_size),
+        "head": head,
+        "include_preprocessing": include_preprocessing,
+    }
     from dlzoo.api import export_and_report
     from dlzoo.cli.console import print_document, print_note, stage_display
     from dlzoo.cli.report_text import print_export
     from dlzoo.export.onnx_from_torch import ExportOptions
 
-    options = ExportOptions(
-        opset=opset, head=head, include_preprocessing=include_preprocessing, **sizes
-    )
     notes: list[str] = []
     try:
         with stage_display(quiet=json) as display:
             bundle, report = export_and_report(
                 model,
                 output,
-                options=options,
+                options=ExportOptions(**asked),
                 weights=weights,
                 seed=seed,
                 providers=tuple(provider or ("cpu",)),

@@ -76,5 +76,6 @@ def verify(
         print_report(report)
     if not report:
         raise ProofError(
-            f"{report.bundle}: the verdict is {report.verdict}. {report.explanation}"
+            f"{report.bundle}: the verdict is {report.verdict}. {report.explanation}",
+            report=report,
         )

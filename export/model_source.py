@@ -83,15 +83,15 @@ def source_from_module(
         ArgumentError: ``input_shape`` is missing.
         NonFiniteWeightsError: a weight is NaN or Inf.
     """
-    from dlzoo.zoo.weights import refuse_non_finite, state_dict_digest
+    from dlzoo.zoo.weights import require_finite_weights, sha256_of_state_dict
 
     if input_shape is None or len(input_shape) != 3:
         raise ArgumentError(
             f"input_shape of {type(module).__name__} is {input_shape!r}, expected (channels, "
             "height, width). Pass for example input_shape=(3, 224, 224)."
         )
-    state = module.state_dict()
-    refuse_non_finite(state)
+    subject = name or type(module).__name__
+    require_finite_weights(module, subject)
     return ModelSource(
         name=name or type(module).__name__.lower(),
         network=module,
@@ -104,7 +104,7 @@ def source_from_module(
         weights={
             "kind": "module",
             "source": f"the module {type(module).__name__}",
-            "sha256": state_dict_digest(state),
+            "sha256": sha256_of_state_dict(module.state_dict()),
             "seed": None,
             "license": None,
         },

@@ -172,7 +172,7 @@ def fresh_golden_sets(manifest: Manifest, network: nn.Module, *, seed: int) -> l
 
     included = None
     if manifest.preprocessing_included and manifest.preprocessing is not None:
-        facts = {
+        facts: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in manifest.preprocessing.items()
         }

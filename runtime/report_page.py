@@ -92,7 +92,7 @@ def _candidates_table(candidates: Sequence[Mapping[str, Any]]) -> str:
             candidate["kind"],
             _number(candidate["rho2"]),
             _number(candidate["rhomax"]),
-            "; ".join([candidate["verdict"], *candidate["reasons"]]),
+            "; ".join([_verdict_text(candidate), *candidate["reasons"]]),
         )
         for candidate in candidates
     ]
@@ -100,12 +100,23 @@ def _candidates_table(candidates: Sequence[Mapping[str, Any]]) -> str:
     return _table(header, rows, numeric=(2, 4, 5))
 
 
+def _verdict_text(candidate: Mapping[str, Any]) -> str:
+    if candidate["verdict"] == "pass" and candidate["rho2"] is None:
+        return "pass: NaN and Inf where PyTorch has them"
+    return str(candidate["verdict"])
+
+
 def _lowering_table(lowering: Sequence[Mapping[str, Any]]) -> str:
-    if not lowering:
-        return "<p>Every layer is one ONNX operator.</p>"
-    header = tuple(lowering[0])
-    rows = [tuple(_cell(entry.get(key)) for key in header) for entry in lowering]
-    return _table(tuple(name.replace("_", " ") for name in header), rows)
+    columns = {
+        "layer": "layer",
+        "count": "times",
+        "spelling": "spelling",
+        "onnx": "operators",
+        "num_nodes": "nodes each",
+        "modules": "where",
+    }
+    rows = [tuple(_cell(entry.get(key)) for key in columns) for entry in lowering]
+    return _table(tuple(columns.values()), rows, numeric=(1, 4))
 
 
 def _cell(value: Any) -> str:
