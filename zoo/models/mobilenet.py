@@ -48,7 +48,7 @@ def round_to_multiple(width: float, multiple: int = 8) -> int:
     Source:
         TensorFlow's slim ``mobilenet.py``, ``make_divisible``.
 
-    >>> round_to_multiple(32 * 0.75), round_to_multiple(24 * 0.35)
+    >>> round_to_multiple(32 * 0.75), round_to_multiple(32 * 0.35)
     (24, 16)
     """
     nearest = max(multiple, int(width + multiple / 2) // multiple * multiple)
