@@ -82,7 +82,7 @@ def classify(
         scores_K = next(iter(session.run({input_name: array}).values()))[0]
         if not np.isfinite(scores_K).all():
             raise BundleError(
-                f"{bundle.path} gives scores that are not finite for {describe_source(image)}. "
+                f"{describe_source(image)}: {bundle.path} gives scores that are not finite. "
                 f'Run "dlzoo verify {bundle.path}".'
             )
         top = _best_classes(scores_K, manifest, k)

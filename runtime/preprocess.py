@@ -105,7 +105,7 @@ class ImageSpec:
                 and len(spec.mean) == len(spec.std) == num_channels
                 and all(np.isfinite(spec.mean))
                 and all(np.isfinite(spec.std))
-                and all(spec.std)
+                and all(value >= 1e-6 for value in spec.std)  # pixels are a 255th apart
             )
         except (KeyError, TypeError, ValueError):
             is_sound = False
