@@ -128,7 +128,7 @@ class AlexNet(nn.Module):
         [N, C, H, W] to [N, K], 224 x 224 by default; adaptive pooling lets others through.
 
     ONNX:
-        Conv, Relu, MaxPool, Gemm; the adaptive pooling is nothing at 224 x 224.
+        Conv, Relu, MaxPool, Gemm; at 224 x 224 the adaptive pooling is an AveragePool of 1 x 1.
     """
 
     def __init__(
@@ -195,14 +195,7 @@ def alexnet_2012(
     preprocessing=IMAGENET_224,
     labels="imagenet1k",
     weights=(
-        PublishedWeights(
-            name="imagenet",
-            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-            sha256="7be5be79",
-            license="BSD-3-Clause",
-            source="torchvision",
-            top1_percent=56.522,
-        ),
+        PublishedWeights.from_torchvision("alexnet-owt-7be5be79.pth", top1_percent=56.522),
     ),
     min_image_size=(63, 63),
 )

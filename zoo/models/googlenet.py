@@ -359,12 +359,8 @@ def googlenet_2014(
     preprocessing=IMAGENET_224,
     labels="imagenet1k",
     weights=(
-        PublishedWeights(
-            name="imagenet",
-            url="https://download.pytorch.org/models/googlenet-1378be20.pth",
-            sha256="1378be20",
-            license="BSD-3-Clause",
-            source="torchvision",
+        PublishedWeights.from_torchvision(
+            "googlenet-1378be20.pth",
             top1_percent=69.778,
             # The file holds auxiliary heads: they are loaded, then dropped.
             builder_arguments={"aux_logits": True, "transform_input": True},

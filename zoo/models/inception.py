@@ -271,12 +271,8 @@ class InceptionV3(nn.Module):
     preprocessing=IMAGENET_299,
     labels="imagenet1k",
     weights=(
-        PublishedWeights(
-            name="imagenet",
-            url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
-            sha256="0cc3c7bd",
-            license="BSD-3-Clause",
-            source="torchvision",
+        PublishedWeights.from_torchvision(
+            "inception_v3_google-0cc3c7bd.pth",
             top1_percent=77.294,
             # The file holds the auxiliary head: it is loaded, then dropped.
             builder_arguments={"aux_logits": True, "transform_input": True},

@@ -120,14 +120,7 @@ class SqueezeNet(nn.Module):
     preprocessing=IMAGENET_224,
     labels="imagenet1k",
     weights=(
-        PublishedWeights(
-            name="imagenet",
-            url="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
-            sha256="b8a52dc0",
-            license="BSD-3-Clause",
-            source="torchvision",
-            top1_percent=58.178,
-        ),
+        PublishedWeights.from_torchvision("squeezenet1_1-b8a52dc0.pth", top1_percent=58.178),
     ),
     min_image_size=(17, 17),
 )

@@ -46,7 +46,7 @@ class VGG(nn.Module):
         [N, C, H, W] to [N, K], 224 x 224 by default; adaptive pooling lets others through.
 
     ONNX:
-        Conv, Relu, MaxPool, Gemm; the adaptive pooling is nothing at 224 x 224.
+        Conv, Relu, MaxPool, Gemm; at 224 x 224 the adaptive pooling is an AveragePool of 1 x 1.
     """
 
     def __init__(
@@ -127,13 +127,8 @@ def _column(
     name = f"vgg{depth}" if default_norm is None else f"vgg{depth}_bn"
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"VGG with {depth} weight layers; norm is {default_norm} by default."
-    weights = PublishedWeights(
-        name="imagenet",
-        url=f"https://download.pytorch.org/models/{name}-{sha256}.pth",
-        sha256=sha256,
-        license="BSD-3-Clause",
-        source="torchvision",
-        top1_percent=top1_percent,
+    weights = PublishedWeights.from_torchvision(
+        f"{name}-{sha256}.pth", top1_percent=top1_percent
     )
     kind = "as in the paper" if default_norm is None else "each batch-normalized"
     return register_model(
