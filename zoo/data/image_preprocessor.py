@@ -99,11 +99,10 @@ class ImagePreprocessor(nn.Module):
         strips = []
         for start, matrix_IO in columns.windows(_NUM_WINDOWS):
             strip_LI = lines_LW[:, start : start + matrix_IO.shape[0]].to(torch.float32)
-            products = torch.matmul(strip_LI, matrix_IO)
-            strips.append(_pixels_from_products(*products.chunk(2, dim=1)))
+            strips.append(_pixels_from_products(torch.matmul(strip_LI, matrix_IO), dim=1))
         strip_MIw = torch.cat(strips, dim=1).reshape(-1, row_length, crop_width)
         products = torch.matmul(row_matrix_IO.transpose(0, 1), strip_MIw)
-        pixels_Mhw = _pixels_from_products(*products.chunk(2, dim=1))
+        pixels_Mhw = _pixels_from_products(products, dim=1)
         pixels_NChw = pixels_Mhw.reshape(num_images, num_channels, crop_height, crop_width)
         return (pixels_NChw.to(self.mean.dtype) / 255 - self.mean) / self.std
 
@@ -173,11 +172,9 @@ class _Axis:
             [self._scalar(start).expand(n) for start, n in zip(starts, counts, strict=True)]
         )
         high_IO, low_IO = self._coefficients(start_O, length)
-        high_halves, low_halves = (
-            torch.split(high_IO, counts, 1),
-            torch.split(low_IO, counts, 1),
-        )
-        matrices = [torch.cat(p, dim=1) for p in zip(high_halves, low_halves, strict=True)]
+        # Slices, here and below: what split() becomes in opset 18 has no form in opset 17.
+        parts = [slice(o, o + n) for o, n in zip(positions, counts, strict=True)]
+        matrices = [torch.cat([high_IO[:, part], low_IO[:, part]], dim=1) for part in parts]
         return list(zip(starts, matrices, strict=True))
 
     def _first_pixel(self, position: int, length: int) -> int:
@@ -243,10 +240,12 @@ def _cubic(distance: Tensor) -> Tensor:
     return torch.where(distance < 1.0, near, torch.where(distance < 2.0, far, 0.0))
 
 
-def _pixels_from_products(high: Tensor, low: Tensor) -> Tensor:
-    """Whole pixels from the sums of the two halves of the coefficients times pixels.
+def _pixels_from_products(products: Tensor, *, dim: int) -> Tensor:
+    """Whole pixels from the sums of pixels times the coefficients' halves, one after the other.
 
     ``floor((high * 2^11 + low + 2^21) / 2^22)``, clipped to 0 ... 255, in steps that are exact.
     """
+    count = products.shape[dim] // 2
+    high, low = products.narrow(dim, 0, count), products.narrow(dim, count, count)
     carry = torch.floor(low * (1 / _HALF))
     return torch.floor((high + carry + _HALF / 2) * (1 / _HALF)).clamp(0.0, 255.0)
