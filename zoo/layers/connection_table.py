@@ -55,7 +55,7 @@ class TableConvolution(nn.Module):
         super().__init__()
         num_pairs = sum(len(inputs) for inputs in table)
         # The pair's number where there is one; beyond the last stands a kernel of zeros.
-        pairs = torch.full((len(table), in_channels), num_pairs, device="cpu")
+        pairs = torch.full((len(table), in_channels), num_pairs)
         number = 0
         for output, inputs in enumerate(table):
             if not inputs or len({*inputs} & {*range(in_channels)}) < len(inputs):
@@ -68,7 +68,7 @@ class TableConvolution(nn.Module):
                 number += 1
         self.in_channels = in_channels
         self.fan_in = tuple(len(inputs) * kernel_size**2 for inputs in table)
-        self.register_buffer("pairs", pairs.to(torch.get_default_device()), persistent=False)
+        self.register_buffer("pairs", pairs, persistent=False)
         self.weight = nn.Parameter(torch.empty(num_pairs, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(len(table)))
         self.reset_parameters()

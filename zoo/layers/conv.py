@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from dlzoo.errors import ArgumentError
-from dlzoo.zoo.layers.registry import register_layer
+from dlzoo.zoo.layers.registry import LayerChoice, register_layer, resolve_layer
 
 Size = int | tuple[int, int]
 Padding = Literal["valid", "same"] | Size
@@ -162,3 +162,55 @@ def convolution(
         groups=groups,
         bias=bias,
     )
+
+
+class ConvolutionUnit(nn.Module):
+    """Convolution, then a norm where there is one, then the activation, as Inception has it.
+
+    ``y = activation(norm(w * x + b))``, with b only where there is no norm
+
+    Source:
+        Ioffe & Szegedy 2015, "Batch normalization", section 3.2. The norm's eps of 0.001 is
+        TensorFlow's, with which Inception's published weights were trained.
+
+    Shape:
+        [N, in_channels, H, W] to [N, out_channels, H', W'].
+
+    ONNX:
+        Conv and Relu: the normalization of evaluation is folded into the convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        *,
+        stride: int = 1,
+        valid: bool = False,
+        norm: LayerChoice | None,
+        norm_eps: float = 0.001,
+        activation: LayerChoice,
+    ) -> None:
+        super().__init__()
+        self.conv = convolution(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding="valid" if valid else "same",
+            bias=norm is None,
+        )
+        # 0.001 is TensorFlow's, with which the published weights were trained.
+        self.bn = (
+            None if norm is None else resolve_layer(norm, "norm")(out_channels, eps=0.001)
+        )
+        self.activation = resolve_layer(activation, "activation")()
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Convolve, normalize, activate."""
+        x_NCHW = self.conv(x_NCHW)
+        if self.bn is not None:
+            x_NCHW = self.bn(x_NCHW)
+        y_NCHW: Tensor = self.activation(x_NCHW)
+        return y_NCHW

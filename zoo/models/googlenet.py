@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlzoo.zoo.data.preprocessing import IMAGENET_224, IMAGENET_MEAN, IMAGENET_STD
-from dlzoo.zoo.layers.conv import Size, convolution
+from dlzoo.zoo.layers.conv import ConvolutionUnit
 from dlzoo.zoo.layers.head import LogitsWithAuxiliary
 from dlzoo.zoo.layers.norm import local_response_norm
 from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
@@ -41,51 +41,6 @@ INCEPTIONS: dict[str, tuple[int, int, int, int, int, int] | None] = {
 
 #: Each auxiliary head, and the module whose output it reads. Source: section 5.
 AUXILIARY_HEADS = {"aux1": "inception4a", "aux2": "inception4d"}
-
-
-class ConvolutionUnit(nn.Module):
-    """Convolution, then batch normalization where there is a norm, then the activation.
-
-    Shape:
-        [N, in_channels, H, W] to [N, out_channels, H', W'].
-
-    ONNX:
-        Conv and Relu: the normalization of evaluation is folded into the convolution.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Size,
-        *,
-        stride: int = 1,
-        valid: bool = False,
-        norm: LayerChoice | None,
-        activation: LayerChoice,
-    ) -> None:
-        super().__init__()
-        self.conv = convolution(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding="valid" if valid else "same",
-            bias=norm is None,
-        )
-        # 0.001 is TensorFlow's, with which the published weights were trained.
-        self.bn = (
-            None if norm is None else resolve_layer(norm, "norm")(out_channels, eps=0.001)
-        )
-        self.activation = resolve_layer(activation, "activation")()
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Convolve, normalize, activate."""
-        x_NCHW = self.conv(x_NCHW)
-        if self.bn is not None:
-            x_NCHW = self.bn(x_NCHW)
-        y_NCHW: Tensor = self.activation(x_NCHW)
-        return y_NCHW
 
 
 class InputRange(nn.Module):
