@@ -128,6 +128,7 @@ def export_and_report(
             on_stage=on_stage,
         )
         report = replace(report, seconds=clock.stop())
+        _refuse_failed_sizes(plan, golden_sets, report)
         if not report:
             raise ProofError(
                 f"{source.name}: the verdict is {report.verdict}, so nothing was written. "
@@ -264,6 +265,21 @@ def _measure_power(
     ]
     detected = sum(not verdict for verdict in verdicts)
     return Power(detected=detected, tried=len(verdicts), sampled_of=num_tensors)
+
+
+def _refuse_failed_sizes(
+    plan: ExportPlan, golden_sets: Sequence[GoldenSet], report: Report
+) -> None:
+    """A model that is right at the traced size alone was asked for what it cannot be."""
+    if plan.options.image_size != "dynamic":
+        return
+    sizes = {golden.name: golden.inputs[plan.input_name].shape[2:] for golden in golden_sets}
+    failed = [result for result in report.candidates if result.verdict == "fail"]
+    if failed and all(sizes[result.golden] != plan.image_size for result in failed):
+        height, width = sizes[failed[0].golden]
+        raise plan.refuse_dynamic_size(
+            f"the exported model is wrong at {height}x{width}: {'; '.join(failed[0].reasons)}"
+        )
 
 
 def _proved_axes(graph: OnnxGraph, golden_sets: Sequence[GoldenSet]) -> dict[str, AxisRange]:

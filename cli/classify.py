@@ -15,7 +15,7 @@ def classify(
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Print the top classes of each image, with labels and scores."""
+    """Print the best classes of images."""
     from dataclasses import asdict
 
     from dlzoo.cli.console import print_document, print_lines, print_table

@@ -10,7 +10,10 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Say what this machine can run; exit status 2 where something is broken."""
+    """Say what this machine can run.
+
+    The exit status is 2 where something is broken; how to mend it is said.
+    """
     from dataclasses import asdict
 
     from dlzoo.cli.console import print_document, print_lines, print_table

@@ -46,7 +46,11 @@ def export(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Export MODEL to ONNX, prove it against PyTorch, and write a bundle."""
+    """Export a model to ONNX, and prove it.
+
+    The bundle holds the model, the data that prove it, and a report. Where the proof fails,
+    nothing is written and the exit status is 1.
+    """
     asked: dict[str, Any] = {
         "opset": opset,
         "batch": _parse_batch(batch),

@@ -16,7 +16,7 @@ def info(
     model: Annotated[str, typer.Argument(help='A name from "dlzoo models".')],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Show a model's card: size, cost, input, weights, paper and layers."""
+    """Show one model: cost, weights, paper, layers."""
     from dlzoo.cli.console import print_document, print_facts, print_lines, print_table
     from dlzoo.zoo.registry import get_card
     from dlzoo.zoo.summary import summarize_card

@@ -30,6 +30,10 @@ app.command("classify")(classify.classify)
 app.command("doctor")(doctor.doctor)
 
 
+#: What a shell reports of a process that SIGINT ended: 128 + 2.
+_INTERRUPTED = 130
+
+
 def _print_version(value: bool) -> None:
     if value:
         print(f"dlzoo {__version__}")
@@ -57,11 +61,13 @@ def main() -> NoReturn:
     try:
         status = app(standalone_mode=False) or 0
         sys.stdout.flush()
+        if status == _INTERRUPTED:  # typer has caught the KeyboardInterrupt itself
+            raise KeyboardInterrupt
     except DlzooError as error:
         status = error.exit_code
         _complain(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        status = 130
+        status = _INTERRUPTED
         _complain("interrupted; nothing was left behind.")
     except BrokenPipeError:
         # The reader (head, less) went away; Python's own flush at exit must not complain too.
@@ -72,11 +78,11 @@ def main() -> NoReturn:
         if not hasattr(error, "format_message"):
             raise
         status = 2
+        if type(error).__name__ == "NoArgsIsHelpError":  # a bare `dlzoo`
+            sys.exit(print(error.format_message(), file=sys.stderr) or status)
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "dlzoo"
-        text = error.format_message()
-        if text:  # a bare `dlzoo` has printed its help already
-            _complain(f'{text.rstrip(".")}. Run "{command} --help".')
+        _complain(f'{error.format_message().rstrip(".")}. Run "{command} --help".')
     sys.exit(status)
 
 

@@ -47,7 +47,11 @@ def verify(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Check hashes and replay the golden data; exit status 1 where a verdict fails."""
+    """Replay a bundle's proof, without PyTorch.
+
+    Hashes are checked, and the golden data run through the model; the exit status is 1 where
+    the verdict is not pass.
+    """
     from dlzoo.api import verify as verify_bundle
     from dlzoo.cli.console import print_document, stage_display
     from dlzoo.cli.report_text import print_report

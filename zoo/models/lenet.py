@@ -131,6 +131,10 @@ class LeNet5(nn.Module):
     preprocessing=MNIST_LENET5,
     labels="mnist",
     min_image_size=(32, 32),
+    rho2_limit=6.0,
+    rhomax_limit=12.0,
+    limit_reason="Every layer ends in a tanh, and ONNX Runtime's on the CPU (a rational "
+    "approximation) has 2.7 times the error of PyTorch's: RMS 3.7e-8 against 1.4e-8 on N(0, 1).",
 )
 def lenet5(*, num_classes: int = 10, num_channels: int = 1) -> nn.Module:
     """LeNet-5 as in the paper: 156 + 12 + 1,516 + 32 + 48,120 + 10,164 parameters."""
