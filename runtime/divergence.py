@@ -30,8 +30,8 @@ DIVERGENCES = (
         provider="cpu",
         reference="NaN",
         reason=(
-            "ONNX Runtime's CPU MaxPool compares with >, so it drops a NaN that is not the "
-            "window's first element; PyTorch's keeps it."
+            "ONNX Runtime's CPU MaxPool keeps a NaN only where it is compared last in its window "
+            "(x86's MAXPS returns its second operand); PyTorch's keeps every NaN."
         ),
     ),
 )

@@ -124,9 +124,13 @@ def require_provider(name: str) -> ExecutionProvider:
     available = available_providers()
     if provider.name not in available:
         installed = check_installation()
+        fix = (
+            f'To get it, run: pip uninstall -y {installed} && pip install "{provider.package}"'
+        )
+        if provider.package == installed:
+            fix = "It is not built for this system: choose one of those."
         raise ProviderError(
             f"Provider {provider.name!r} is not in the installed {installed}, which has "
-            f"{', '.join(available)}. To get it, run: pip uninstall -y {installed} && "
-            f'pip install "{provider.package}"'
+            f"{', '.join(available)}. {fix}"
         )
     return provider

@@ -22,8 +22,8 @@ from dlzoo.runtime.session import Session, open_session
 Arrays = dict[str, npt.NDArray[Any]]
 
 #: Every input element moves by this many units of its last place, up or down. Over 11 networks of
-#: the zoo at input scales 1 and 50, PyTorch's float32 outputs then lie at rho2 0.4 to 1.3 from
-#: ONNX Runtime's, and at rhomax 0.3 to 1.4 (one unit: up to 2.3 of the 3 that pass).
+#: the zoo at input scales 1 and 50, PyTorch's float32 outputs then lie at rho2 0.5 to 1.6 from
+#: ONNX Runtime's and at rhomax 0.4 to 3.1, and any weight tensor that is off by a thousandth fails.
 _STEPS = 2
 _SEEDS = (0, 1, 2)
 
