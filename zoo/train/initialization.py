@@ -64,9 +64,8 @@ def give_signal(module: nn.Module, input_shape: tuple[int, ...], seed: int = 0) 
     One pass of N(0, 1) images in float64. When a layer is reached, with all layers before it
     done:
 
-    - convolution, linear: ``W <- W / s``, ``b <- (b - mean_c) / s + e``, with ``mean_c`` a
-      channel's mean and s the outputs' root mean square after that (without a bias: of the
-      outputs as they are), so that outputs have mean square 1;
+    - convolution, linear: ``W <- W / s`` and ``b <- b - mean_c(W x) / s``, with s such that
+      outputs have variance 1 (without a bias: mean square 1) and ``mean_c`` over a channel;
     - batch normalization: running mean and variance are those of its input;
     - attention with a packed ``in_proj_weight``: queries, keys and values are scaled each.
 
@@ -158,6 +157,7 @@ def _affine_weight_name(part: nn.Module) -> str | None:
 def _scaling_hooks(module: nn.Module) -> Iterator[None]:
     handles = []
     done: set[nn.Module] = set()
+    has_batch_norm = any(isinstance(part, _BatchNorm) for part in module.modules())
 
     def once(part: nn.Module) -> bool:
         is_first = part not in done
@@ -171,6 +171,9 @@ def _scaling_hooks(module: nn.Module) -> Iterator[None]:
         assert name is not None
         weight = part.get_parameter(name)
         bias = part.get_parameter("bias") if part.bias is not None else None
+        if isinstance(part, _ConvNd) and bias is None and not has_batch_norm:
+            _remove_response_to_mean(part, args[0])
+            y = part.forward(args[0])
         return _scale_affine(y, weight, bias, -1 if isinstance(part, nn.Linear) else 1)
 
     def before_batch_norm(part: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -221,6 +224,24 @@ def _scale_affine(
     shape = [1] * y.ndim
     shape[channel_axis] = -1
     return (y - old_C.view(shape)) * scale + bias.double().view(shape)
+
+
+def _remove_response_to_mean(conv: _ConvNd, x: Tensor) -> None:
+    """``w_oi <- w_oi - (w_o · m) m_i / (m · m)``, m the mean of each input channel.
+
+    Without batch normalization or a bias, nothing else takes away what all images have in common;
+    through 50 group normalizations it would drown what they differ in.
+    """
+    mean_I, _ = _channel_statistics(x, 1)
+    mean_GI = torch.from_numpy(_rounded(mean_I)).view(conv.groups, -1)
+    square_G = mean_GI.square().sum(dim=1)
+    for weight_OIK, mean_C, square in zip(
+        conv.weight.flatten(2).chunk(conv.groups), mean_GI, square_G, strict=True
+    ):
+        if square > 0:
+            response_O = torch.einsum("oik,i->o", weight_OIK.double(), mean_C)
+            share_O = _rounded((response_O / square / weight_OIK.shape[2]).numpy())
+            weight_OIK -= torch.outer(torch.from_numpy(share_O), mean_C)[:, :, None].float()
 
 
 def _scale_projections(attention: nn.Module, x: Tensor) -> None:
