@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,11 @@ def _spread_sample(names: list[str], max_tensors: int | None, seed: int) -> list
         return names
     if max_tensors < 2:
         return names[:max_tensors]
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, len(names)])))
+    generator = np.random.Generator(
+        np.random.PCG64(np.random.SeedSequence([seed, len(names)]))
+    )
     edges = np.linspace(1, len(names) - 1, max_tensors - 1).astype(int)
-    middle = [int(generator.integers(a, b)) for a, b in zip(edges, edges[1:], strict=False)]
+    middle = [int(generator.integers(a, b)) for a, b in pairwise(edges)]
     return [names[i] for i in (0, *middle, len(names) - 1)]
 
 

@@ -60,7 +60,7 @@ def _compute(
     default_dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.no_grad(), _NarrowWatch(), _Widening():
+        with torch.no_grad(), _NarrowWatch(), _Widening():  # type: ignore[no-untyped-call]
             return call_module(module, inputs, output_names)
     finally:
         torch.set_default_dtype(default_dtype)
@@ -84,7 +84,11 @@ class _Widening(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == _GETTER:
             result = func(*args, **kwargs)
-            return torch.float64 if isinstance(result, torch.dtype) and result in _NARROW else result
+            return (
+                torch.float64
+                if isinstance(result, torch.dtype) and result in _NARROW
+                else result
+            )
         if _writes_into_narrow(name, args, kwargs):
             raise _NotWidenedError(f"{name} writes into a float32 tensor.")
         if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
@@ -116,12 +120,12 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """``x W^T + b``, a block of rows of W at a time: the whole of VGG16's first takes 822 MB."""
     x_NI = _widened(input)
     num_rows = max(1, _MAX_WIDENED // max(1, weight.shape[-1]))
-    blocks = [F.linear(x_NI, _widened(rows_OI)) for rows_OI in weight.split(num_rows)]
+    blocks = [F.linear(x_NI, _widened(rows_OI)) for rows_OI in torch.split(weight, num_rows)]
     y_NO = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-1)
     return y_NO if bias is None else y_NO + _widened(bias)
 
 
-class _NarrowWatch(TorchDispatchMode):
+class _NarrowWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Stops at the first operation that computes in less than float64."""
 
     def __torch_dispatch__(
@@ -132,8 +136,11 @@ class _NarrowWatch(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if any(isinstance(t, Tensor) and t.dtype in _NARROW for t in _pytree.tree_leaves(result)):
-            # Views (rows of a weight about to be widened) and detached weights compute nothing.
-            if not func.is_view and func is not torch.ops.aten.detach.default:
-                raise _NotWidenedError(f"{func} computes in float32.")
+        is_narrow = any(
+            isinstance(leaf, Tensor) and leaf.dtype in _NARROW
+            for leaf in _pytree.tree_leaves(result)
+        )
+        # Views (rows of a weight about to be widened) and detached weights compute nothing.
+        if is_narrow and not func.is_view and func is not torch.ops.aten.detach.default:
+            raise _NotWidenedError(f"{func} computes in float32.")
         return result

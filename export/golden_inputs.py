@@ -157,7 +157,7 @@ def _one_element(value: float) -> _Fill:
         array = generator.standard_normal(shape)
         samples = array if array.ndim > 1 else array[None]
         for sample in samples:
-            sample[(0,) + tuple(n // 2 for n in sample.shape[1:])] = value
+            sample[(0, *(n // 2 for n in sample.shape[1:]))] = value
         return array
 
     return fill

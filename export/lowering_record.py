@@ -1,9 +1,9 @@
 """How each layer of a network came out in ONNX, read off the graph.
 
-    native       one ONNX node
-    decomposed   several
-    folded       none: its parameters went into a neighbour's (BatchNorm into Conv)
-    removed      none: it does nothing in inference (Dropout), or it was never called
+native       one ONNX node
+decomposed   several
+folded       none: its parameters went into a neighbour's (BatchNorm into Conv)
+removed      none: it does nothing in inference (Dropout), or it was never called
 """
 
 from __future__ import annotations
@@ -105,10 +105,9 @@ def _calls_of(module: nn.Module, program: torch.export.ExportedProgram) -> dict[
                 has_parameters = next(owner.parameters(recurse=False), None) is not None
                 by_module_call[key] = _Call(type(owner).__name__, path, has_parameters)
             calls[node.name] = by_module_call[key]
-        elif isinstance(node.target, torch._ops.OpOverload) and "val" in node.meta:
-            if isinstance(node.meta["val"], torch.Tensor):
-                operator = node.target.name().split("::")[-1].split(".")[0].strip("_")
-                calls[node.name] = _Call(operator, path, has_parameters=False)
+        elif isinstance(node.meta.get("val"), torch.Tensor):
+            operator = str(node.target).removeprefix("aten.").split(".")[0].strip("_")
+            calls[node.name] = _Call(operator, path, has_parameters=False)
     return calls
 
 

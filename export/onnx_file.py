@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,8 @@ _PAGE_BYTES = 4096
 _MIN_EXTERNAL_BYTES = 1024
 #: Bytes written and hashed at a time: they stay in the second-level cache in between.
 _CHUNK_BYTES = 2**20
+#: Chunks that hashing may be behind: transposed weights are copied, and may not pile up.
+_MAX_PENDING = 32
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class _Plan:
             self._inside.append((encode_bytes(_GRAPH_INITIALIZER, message), None))
             return
         num_bytes = tensor.nbytes
-        header = b"".join(encode_integer(_TENSOR_DIMS, int(d)) for d in tensor.shape)
+        header = b"".join(encode_integer(_TENSOR_DIMS, d) for d in tensor.shape.numpy())
         header += encode_integer(_TENSOR_DATA_TYPE, int(tensor.dtype))
         header += encode_bytes(_TENSOR_NAME, name.encode())
         key = encode_varint(_GRAPH_INITIALIZER << 3 | LEN)
@@ -202,20 +206,19 @@ def _parts_of(
 def _bytes_of(array: torch.Tensor | npt.NDArray[Any]) -> memoryview:
     if isinstance(array, torch.Tensor):
         array = array.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _write(path: Path, parts: Iterator[bytes | memoryview]) -> str:
+    """Write the parts, and return their sha256, which another thread computes meanwhile."""
     digest = hashlib.sha256()
-    with path.open("wb") as file:
+    pending: deque[Future[None]] = deque()
+    with path.open("wb") as file, ThreadPoolExecutor(1) as hashing:
         for part in parts:
+            pending.append(hashing.submit(digest.update, part))
+            if len(pending) > _MAX_PENDING:
+                pending.popleft().result()
             file.write(part)
-            digest.update(part)
-        _flush_to_disk(file)
+        file.flush()
+        os.fsync(file.fileno())  # some file systems find only now that they are full
     return digest.hexdigest()
-
-
-def _flush_to_disk(file: IO[bytes]) -> None:
-    """Some file systems find only now that they are full."""
-    file.flush()
-    os.fsync(file.fileno())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 
 import dlzoo
-from dlzoo.errors import ArgumentError, DynamicAxisError, ExportError, OpsetError
-from dlzoo.export.bundle import AxisRange, TensorSpec
+from dlzoo.errors import ArgumentError, ExportError, OpsetError
+from dlzoo.export.bundle import TensorSpec
+from dlzoo.export.dynamic_axes import DynamicAxes, dynamic_ranges, refuse_adaptive_pooling
 from dlzoo.export.lowering_record import record_lowering
 from dlzoo.export.module_call import bind_inputs
 from dlzoo.export.onnx_graph import OnnxGraph, check_graph, spec_of
@@ -32,8 +33,6 @@ __all__ = ["DEFAULT_OPSET", "DynamicAxes", "ExportOptions", "OnnxGraph", "onnx_f
 
 #: MaxPool-22, InstanceNormalization-22 and Elu-22 have no CUDA kernel in onnxruntime-gpu 1.31.
 DEFAULT_OPSET = 20
-#: The symbol of each dynamic axis: ``{input: {axis: symbol}}``.
-DynamicAxes = Mapping[str, Mapping[int, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +84,8 @@ def onnx_from_torch(
     assert traced is not None, "torch.onnx gives the program that it translated"
 
     # In this order: what failed to stay open explains the other findings.
-    ranges = _dynamic_ranges(model, traced, example_inputs, axes)
-    _refuse_adaptive_pooling(module, traced, axes)
+    ranges = dynamic_ranges(model, traced, axes)
+    refuse_adaptive_pooling(module, traced)
     _check_outputs(model, traced, output_names)
     lowering = record_lowering(module, traced, model)
     clear_trace_metadata(model)
@@ -169,59 +168,6 @@ def _trace_and_translate(
     return program
 
 
-def _dynamic_ranges(
-    model: ir.Model,
-    program: torch.export.ExportedProgram,
-    example_inputs: dict[str, Tensor],
-    dynamic_axes: DynamicAxes,
-) -> dict[str, AxisRange]:
-    """The sizes that the graph allows for each symbol."""
-    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    traced_names = program.graph_signature.user_inputs
-    ranges: dict[str, AxisRange] = {}
-    for value, traced_name in zip(model.graph.inputs, traced_names, strict=True):
-        name = str(value.name)
-        for axis, symbol in dynamic_axes.get(name, {}).items():
-            assert value.shape is not None
-            if isinstance(value.shape[axis], int):
-                raise DynamicAxisError(
-                    f"Axis {axis} ({symbol}) of input {name!r} was to be dynamic, but the "
-                    f"network holds for {value.shape[axis]} only: its code uses that size as a "
-                    "constant. Export it with that size fixed, or take the size from x.shape."
-                )
-            size = placeholders[str(traced_name)].meta["val"].shape[axis]
-            found = program.range_constraints.get(size.node.expr)
-            lower = max(1, int(found.lower)) if found else 1
-            # The upper bound is a sympy integer, or one of several infinities.
-            upper = int(found.upper) if found and found.upper.is_Integer else None
-            ranges[symbol] = AxisRange(symbol=symbol, min=lower, max=upper, proved=())
-    return ranges
-
-
-def _refuse_adaptive_pooling(
-    module: nn.Module, program: torch.export.ExportedProgram, dynamic_axes: DynamicAxes
-) -> None:
-    """Refuse windows that depend on an open image size.
-
-    The exporter computes them from the example's size and writes them down as constants: the
-    graph then gives wrong shapes at other sizes, without a word.
-    """
-    if not any(axis >= 2 or axis == 1 for axes in dynamic_axes.values() for axis in axes):
-        return
-    for node in program.graph.nodes:
-        operator = str(node.meta.get("original_aten", node.target))
-        stack = node.meta.get("nn_module_stack") or {}
-        path, layer = next(reversed(stack.values()), ("", ""))
-        is_adaptive = "adaptive" in operator or "Adaptive" in str(layer)
-        if is_adaptive and "mean" not in str(node.target) and "sym" not in str(node.target):
-            where = f"module {path!r}" if path else "its forward"
-            raise DynamicAxisError(
-                f"The image size of {type(module).__name__} cannot be dynamic: the adaptive "
-                f"pooling in {where} has windows that depend on it, which ONNX cannot express. "
-                "Export with --image-size H,W."
-            )
-
-
 def _check_outputs(
     model: ir.Model, program: torch.export.ExportedProgram, output_names: Sequence[str]
 ) -> None:
@@ -233,7 +179,9 @@ def _check_outputs(
         )
     (results,) = program.graph.output_node().args
     traced = [node.meta["val"] for node in results if isinstance(node, torch.fx.Node)]
-    for value, name, expected in zip(outputs, output_names, traced[-len(outputs) :], strict=True):
+    for value, name, expected in zip(
+        outputs, output_names, traced[-len(outputs) :], strict=True
+    ):
         spec = spec_of(value)
         dtype = str(expected.dtype).removeprefix("torch.")
         if (spec.name, spec.dtype, len(spec.dims)) != (name, dtype, expected.dim()):
@@ -249,7 +197,8 @@ def _checked_inputs(
     specs = tuple(spec_of(value) for value in model.graph.inputs)
     got = {spec.name: (spec.dtype, len(spec.dims)) for spec in specs}
     expected = {
-        name: (str(x.dtype).removeprefix("torch."), x.dim()) for name, x in example_inputs.items()
+        name: (str(x.dtype).removeprefix("torch."), x.dim())
+        for name, x in example_inputs.items()
     }
     if got != expected:
         raise ExportError(

@@ -87,7 +87,7 @@ def checkable_proto(model: ir.Model) -> onnx.ModelProto:
                 onnx.helper.make_tensor_value_info(
                     str(value.name),
                     int(value.const_value.dtype),
-                    tuple(value.const_value.shape),
+                    value.const_value.shape.numpy(),
                 )
             )
     return proto

@@ -35,7 +35,9 @@ def explain_failure(
             f"{name} fails in PyTorch itself on {shapes}: {_one_line(own)} Give it inputs that "
             "it takes, or mend the network."
         )
-    cause = next((c for c in causes[1:] if not isinstance(c, torch.onnx.OnnxExporterError)), error)
+    cause = next(
+        (c for c in causes[1:] if not isinstance(c, torch.onnx.OnnxExporterError)), error
+    )
     return ExportError(
         f"{name} cannot be traced by torch.export: {_one_line(cause)} Write the network without "
         "Python decisions on tensor values."
