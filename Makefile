@@ -34,7 +34,20 @@ test-gpu: $(VENV)/.installed  ## what needs a CUDA device and onnxruntime-gpu
 	$(BIN)/python -m pytest -m gpu
 
 wheel: $(VENV)/.installed     ## sdist first: an in-tree build can ship deleted modules from build/
-	rm -rf dist && $(BIN)/python -m build --installer pip . 2>/dev/null || $(BIN)/python -m build
+	rm -rf dist && $(BIN)/python -m build --quiet
+
+# In an environment of its own, or the editable install would be tested again.
+test-wheel: wheel             ## what a user gets: the installed wheel, its commands and its API
+	rm -rf .venv-wheel && $(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		"$$(ls dist/*.whl)[cpu]" pytest pytest-timeout
+	.venv-wheel/bin/python -m pytest tests/test_public_api.py tests/cli/test_flags.py \
+		tests/cli/test_verify.py tests/cli/test_zoo_commands.py
+
+bench: $(VENV)/.installed demo ## the figures of benchmarks/, side by side in one run
+	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/verify_vgg16.py demo/vgg16
+	$(BIN)/python benchmarks/export_vgg16.py
 
 clean:
-	rm -rf $(VENV) .typing dist build demo *.egg-info
+	rm -rf $(VENV) .venv-wheel .typing dist build demo *.egg-info
