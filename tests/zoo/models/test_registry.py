@@ -4,7 +4,6 @@ What only shapes decide is asked on the meta device, where nothing is computed.
 """
 
 import json
-import math
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,9 @@ from dlzoo.errors import ArgumentError, UnknownModelError
 from dlzoo.zoo.registry import Card, get_card, list_models
 
 HERE = Path(__file__).parent
-TORCHVISION = json.loads((HERE / "torchvision_state_dicts.json").read_text())
+#: Written by a script that runs where torchvision does, and is run here for what it defines.
+TORCHVISION = json.loads((HERE / "torchvision.json").read_text())
+FIXTURE = runpy.run_path(str(HERE / "write_torchvision_fixture.py"))
 CARDS = list_models()
 PUBLISHED = [(card, weights) for card in CARDS for weights in card.weights]
 
@@ -141,16 +142,12 @@ def test_the_smallest_image_is_the_smallest(card: Card) -> None:
                 run_on_meta(network, 1, channels, *smaller)
 
 
-#: One definition for the fixture and for us: the script's that wrote it.
-digests = runpy.run_path(str(HERE / "write_state_dict_fixture.py"))["digests"]
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", TORCHVISION["state_dicts"])
 def test_state_dict_is_torchvisions(name: str) -> None:
     model, _, heads = name.partition("+")
     arguments = {"aux_logits": True} if heads else {}
     network = on_meta(get_card(model), **arguments)
-    assert digests(network.state_dict()) == TORCHVISION[name]
+    assert FIXTURE["digests"](network.state_dict()) == TORCHVISION["state_dicts"][name]
 
 
 @pytest.mark.parametrize(("card", "weights"), PUBLISHED, ids=name_of)
@@ -177,23 +174,11 @@ class SkipRandomNumbers(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def built_with_signal(card: Card) -> nn.Module:
-    """The network in evaluation, its weights uniform with He's variance 2 / fan-in."""
-    with SkipRandomNumbers():
-        network = card.builder(**ARGUMENTS.get(card.name, {})).eval()
-    # A prime number of draws, over and over: no two rows of a matrix are alike.
-    noise = torch.rand(1_000_003, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim > 1 and parameter.numel() > parameter.shape[0]:
-                bound = math.sqrt(6 / parameter[0].numel())
-            elif parameter.ndim > 1 or not parameter.isfinite().all() or not parameter.any():
-                bound = 0.1
-            else:
-                continue
-            drawn = noise.repeat(parameter.numel() // len(noise) + 1)[: parameter.numel()]
-            parameter.copy_(drawn.view_as(parameter) * bound)
-            noise = noise.roll(1)
+def built_with_signal(card: Card, **arguments: Any) -> nn.Module:
+    """The network in evaluation, with the fixture's weights, which keep the signal's size."""
+    with SkipRandomNumbers(), torch.no_grad():
+        network = card.builder(**arguments).eval()
+        FIXTURE["fill"](network)
     return network
 
 
@@ -206,7 +191,8 @@ def built_with_signal(card: Card) -> nn.Module:
 )
 def card_and_network(request: pytest.FixtureRequest) -> Iterator[tuple[Card, nn.Module]]:
     """One network after the other, each built once."""
-    yield request.param, built_with_signal(request.param)
+    card = request.param
+    yield card, built_with_signal(card, **ARGUMENTS.get(card.name, {}))
 
 
 def images(card: Card) -> Tensor:
@@ -243,6 +229,17 @@ def test_every_weight_gets_a_gradient(card_and_network: tuple[Card, nn.Module]) 
     ]
     network.zero_grad()
     assert not without
+
+
+@pytest.mark.parametrize("name", TORCHVISION["logits"])
+def test_logits_are_torchvisions(name: str) -> None:
+    """On equal weights: no eps, padding, rounding or order differs."""
+    size, arguments = FIXTURE["COMPUTED"][name]
+    network = built_with_signal(get_card(name), **arguments)
+    with torch.no_grad():
+        logits_NK = network(FIXTURE["image"](size).float())
+    expected = torch.tensor(TORCHVISION["logits"][name])
+    assert (logits_NK[:, :4] - expected).abs().max() <= NOISE * logits_NK.abs().max()
 
 
 @pytest.mark.parametrize(
