@@ -58,10 +58,12 @@ def structure_fault(o: object, y: Float64Array, dtype: str | None) -> str:
 
 
 def failed_difference(name: str, reason: str) -> Difference:
+    """An output that fails before any number could be computed."""
     return Difference(name=name, rho2=None, rhomax=None, max_abs_error=None, reasons=(reason,))
 
 
 def exact_difference(name: str, o: npt.NDArray[Any], y: Float64Array) -> Difference:
+    """Integers and booleans: equal everywhere, or it fails."""
     num_different = int((o != y).sum())
     if num_different:
         return failed_difference(
@@ -82,6 +84,22 @@ def float_difference(
     rhomax_limit: float,
     tolerated: set[int],
 ) -> Difference:
+    """Masks of NaN and Inf first, then rho2, rhomax and decisions over the finite elements.
+
+    A reference beyond the dtype's largest value counts as Inf: the model cannot hold it.
+
+    Source: docs/DESIGN.md, section 6, rules 2 to 4; the formulas are in ``compare_outputs``.
+
+    Args:
+        name: of the output.
+        candidate: of a float dtype and of the reference's shape.
+        y: the reference.
+        noise: PyTorch's own.
+        unit_roundoff: u of the candidate's arithmetic.
+        rho2_limit: the largest rho2 that passes.
+        rhomax_limit: the largest rhomax that passes.
+        tolerated: indices into ``CLASS_NAMES`` of reference elements that may be anything.
+    """
     o = candidate.astype(np.float64)
     expected_class, got_class = _classes(_rounded(y, candidate.dtype)), _classes(o)
     let_pass = np.isin(expected_class, sorted(tolerated)) & (expected_class != got_class)
