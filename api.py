@@ -118,7 +118,9 @@ def export_and_report(
         clock("power")
         power = _measure_power(plan, graph, golden_sets[0], seed=seed)
         clock("hashes")
-        manifest = bundles.write_manifest(folder, _manifest(plan, graph, golden_sets))
+        manifest = bundles.write_manifest(
+            folder, _manifest(plan, graph, golden_sets, providers)
+        )
         clock("verify")
         report = verify_bundle(
             bundles.Bundle(folder, manifest),
@@ -297,10 +299,14 @@ def _proved_axes(graph: OnnxGraph, golden_sets: Sequence[GoldenSet]) -> dict[str
 
 
 def _manifest(
-    plan: ExportPlan, graph: OnnxGraph, golden_sets: Sequence[GoldenSet]
+    plan: ExportPlan,
+    graph: OnnxGraph,
+    golden_sets: Sequence[GoldenSet],
+    providers: Sequence[str],
 ) -> Manifest:
     import dlzoo
     from dlzoo.export.bundle import Manifest
+    from dlzoo.runtime.divergence import declared_divergences
 
     source, options = plan.source, plan.options
     packages = ("torch", "onnx", "onnxscript", "numpy")
@@ -321,7 +327,11 @@ def _manifest(
         rho2_limit=source.rho2_limit,
         rhomax_limit=source.rhomax_limit,
         limit_reason=source.limit_reason,
-        divergences=(),
+        divergences=tuple(
+            asdict(divergence)
+            for provider in providers
+            for divergence in declared_divergences(graph.num_nodes_by_op, provider)
+        ),
         tools={"dlzoo": dlzoo.__version__, **{name: version(name) for name in packages}},
         weights=source.weights,
         files={},
