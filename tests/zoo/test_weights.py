@@ -8,6 +8,7 @@ import io
 import os
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,15 @@ LENET = get_card("lenet5_relu")
 def small(name: str) -> Card:
     """A card whose random weights are given signal at 64 x 64 pixels, in a tenth of the time."""
     return replace(get_card(name), input_shape=(3, 64, 64))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small operations on two threads take ten times as long where others want the cores."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(autouse=True)
