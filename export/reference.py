@@ -116,7 +116,7 @@ def _float32_runs(
     if by_sample is not None and all(by_sample[k].shape == first[k].shape for k in first):
         yield by_sample
     if min(value.size for value in first.values()) < _FEW_ELEMENTS:
-        with torch.backends.mkldnn.flags(enabled=False):
+        with _without_onednn():
             yield run_in_float32(module, inputs, output_names)
             if by_sample is not None:
                 again = _run_by_sample(module, inputs, output_names)
@@ -152,6 +152,18 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """PyTorch's own kernels. (``mkldnn.flags`` would set TF32 too, which warns on most CPUs.)"""
+    backend = torch.backends.mkldnn
+    was_enabled = backend.enabled
+    backend.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        backend.enabled = was_enabled
 
 
 def _as_array(value: Tensor) -> Array:
