@@ -18,8 +18,10 @@ _Fill = Callable[[np.random.Generator, tuple[int, ...], np.dtype[Any]], Array]
 
 #: Batches that a dynamic one is proved at; the graph is traced with 2, so 3 is held out.
 BATCHES = (1, 2, 3)
-#: Held-out image sizes, as fractions of the traced one: smaller, nearly equal, larger.
-_SIZE_FRACTIONS = (0.87, 0.67, 1.15)
+#: Held-out image sizes, as fractions of the traced one: smaller, much smaller, larger; the rest
+#: stand in where the graph's range excludes one of these.
+_SIZE_FRACTIONS = (0.87, 0.67, 1.15, 0.75, 0.6, 1.3, 1.5)
+_NUM_HELD_OUT = 3
 #: A large fixed batch gets fewer sets, not a larger total than about this many samples.
 MAX_SAMPLES = 9
 #: The range of an input's second scale (DESIGN 6): activations saturate, errors do not hide.
@@ -37,29 +39,25 @@ def sizes_to_prove(
     >>> from dlzoo.export.bundle import AxisRange
     >>> free = {s: AxisRange(symbol=s, min=1, max=None, proved=()) for s in ("batch", "height", "width")}
     >>> sizes_to_prove(free, {"height": 224, "width": 224})
-    {'batch': (1, 2, 3), 'height': (224, 195, 151, 259), 'width': (224, 151, 259, 195)}
+    {'batch': (1, 2, 3), 'height': (224, 195, 151, 257), 'width': (224, 151, 257, 195)}
     """
     sizes: dict[str, tuple[int, ...]] = {}
     image_symbols = [symbol for symbol in ranges if symbol != batch_symbol]
     for symbol, axis in ranges.items():
         if symbol == batch_symbol:
-            wanted: tuple[int, ...] = BATCHES
+            wanted = [n for n in BATCHES if _is_inside(n, axis)]
         else:
-            turn = image_symbols.index(symbol) % len(_SIZE_FRACTIONS)
-            fractions = (*_SIZE_FRACTIONS[turn:], *_SIZE_FRACTIONS[:turn])
-            held_out = (_odd(traced[symbol] * fraction, axis) for fraction in fractions)
-            wanted = (traced[symbol], *held_out)
-        allowed = [n for n in wanted if n >= axis.min and (axis.max is None or n <= axis.max)]
-        sizes[symbol] = tuple(dict.fromkeys(allowed)) or (axis.min,)
+            odd = [int(traced[symbol] * fraction) | 1 for fraction in _SIZE_FRACTIONS]
+            inside = [n for n in dict.fromkeys(odd) if _is_inside(n, axis)]
+            held_out = [n for n in inside if n != traced[symbol]][:_NUM_HELD_OUT]
+            turn = image_symbols.index(symbol) % max(1, len(held_out))
+            wanted = [traced[symbol], *held_out[turn:], *held_out[:turn]]
+        sizes[symbol] = tuple(wanted) or (axis.min,)
     return sizes
 
 
-def _odd(size: float, axis: AxisRange) -> int:
-    """The nearest odd number inside the range."""
-    nearest = max(int(size) | 1, axis.min | 1)
-    if axis.max is not None and nearest > axis.max:
-        nearest = axis.max - (axis.max + 1) % 2
-    return nearest
+def _is_inside(size: int, axis: AxisRange) -> bool:
+    return axis.min <= size and (axis.max is None or size <= axis.max)
 
 
 def golden_inputs(

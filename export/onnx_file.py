@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -183,7 +183,7 @@ def _raw_parts(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
         yield tensor.tobytes()
     elif isinstance(raw, torch.Tensor):
         yield from _parts_of(raw.detach(), is_flat=raw.is_contiguous() and raw.is_cpu)
-    elif isinstance(raw, np.ndarray) and raw.dtype.byteorder != ">":
+    elif isinstance(raw, np.ndarray):
         yield from _parts_of(raw, is_flat=raw.flags.c_contiguous)
     else:
         yield tensor.tobytes()

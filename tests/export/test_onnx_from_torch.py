@@ -1,0 +1,375 @@
+"""What is asked of an export is delivered or refused, and the network comes back as it was."""
+
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlzoo.errors import ArgumentError, DynamicAxisError, ExportError, OpsetError
+from dlzoo.export.bundle import AxisRange, TensorSpec
+from dlzoo.export.onnx_from_torch import OnnxGraph, onnx_from_torch
+
+Export = Callable[..., OnnxGraph]
+
+#: Three float32 sums of a few hundred products of about 1.
+SMALL_ERROR = 1e-5
+
+
+def run_graph(graph: OnnxGraph, path: Path, **inputs: Tensor) -> list[np.ndarray]:
+    graph.save(path / "model.onnx")
+    session = onnxruntime.InferenceSession(path / "model.onnx")
+    return session.run(None, {name: x.numpy() for name, x in inputs.items()})
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_graph_computes_what_the_network_does(
+    small_net: nn.Module, small_graph: OnnxGraph, tmp_path: Path, batch: int
+) -> None:
+    x = torch.randn(batch, 3, 16, 16)
+    (logits,) = run_graph(small_graph, tmp_path, input=x)
+    expected = small_net(x).detach().numpy()
+    assert logits.shape == expected.shape
+    assert np.abs(logits - expected).max() < SMALL_ERROR
+
+
+def test_facts_of_the_graph(small_graph: OnnxGraph) -> None:
+    assert small_graph.opset == 20
+    assert small_graph.ir_version == 10
+    assert small_graph.inputs == (
+        TensorSpec(name="input", dtype="float32", dims=("batch", 3, 16, 16)),
+    )
+    assert small_graph.outputs == (
+        TensorSpec(name="logits", dtype="float32", dims=("batch", 5)),
+    )
+    assert small_graph.dynamic_axes == {
+        "batch": AxisRange(symbol="batch", min=1, max=None, proved=())
+    }
+    assert small_graph.num_nodes_by_op["Relu"] == 2
+    assert "conv.weight" in small_graph.parameters
+    assert "norm.running_var" in small_graph.parameters
+    assert "norm.num_batches_tracked" not in small_graph.parameters
+    assert small_graph.notes == ()
+
+
+def test_dead_initializers_are_gone(small_graph: OnnxGraph) -> None:
+    names = set(small_graph.model.graph.initializers)
+    assert not any("norm" in name for name in names), (
+        "batch norm is folded into the convolution"
+    )
+    used = {v.name for node in small_graph.model.graph for v in node.inputs if v is not None}
+    assert names <= used
+
+
+def test_file_names_no_path_and_keeps_module_paths(
+    small_graph: OnnxGraph, tmp_path: Path
+) -> None:
+    graph = small_graph
+    graph.save(tmp_path / "model.onnx")
+    content = (tmp_path / "model.onnx").read_bytes()
+    here = Path(__file__)
+    for trace in (str(here.parent), here.name, "conftest.py", str(Path.home()), "stack_trace"):
+        assert trace.encode() not in content
+    proto = onnx.load(tmp_path / "model.onnx")
+    assert {p.key for node in proto.graph.node for p in node.metadata_props} == {
+        "pkg.torch.onnx.name_scopes"
+    }
+    scopes = {p.value for node in proto.graph.node for p in node.metadata_props}
+    assert any("'fc'" in scope for scope in scopes)
+    values = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
+    messages = [proto, proto.graph, *values, *proto.graph.initializer]
+    assert not any(m.metadata_props for m in messages)
+    assert not any(m.doc_string for m in [*messages, *proto.graph.node])
+    assert (proto.producer_name, proto.producer_version) == ("dlzoo", "0.1.0")
+
+
+def test_same_network_twice_gives_the_same_bytes(
+    small_net: nn.Module, small_graph: OnnxGraph, tmp_path: Path
+) -> None:
+    again = onnx_from_torch(
+        small_net,
+        {"input": torch.ones(2, 3, 16, 16)},
+        output_names=["logits"],
+        dynamic_axes={"input": {0: "batch"}},
+    )
+    small_graph.save(tmp_path / "first.onnx")
+    again.save(tmp_path / "again.onnx")
+    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()
+
+
+def _numpy_stream() -> str:
+    """The global one, which a network's code may draw from."""
+    return repr(np.random.get_state(legacy=False))  # noqa: NPY002
+
+
+def test_network_comes_back_as_it_was(small_net: nn.Module, export: Export) -> None:
+    small_net.train()
+    small_net.norm.eval()  # frozen statistics, as in fine-tuning
+    small_net.fc.weight.requires_grad_(False)
+    modes = {name: child.training for name, child in small_net.named_modules()}
+    grads = {name: p.requires_grad for name, p in small_net.named_parameters()}
+    state = {name: value.clone() for name, value in small_net.state_dict().items()}
+    streams = torch.get_rng_state(), random.getstate(), _numpy_stream()
+    filters = list(warnings.filters)
+    graph = onnx_from_torch(
+        small_net, {"x": torch.zeros(2, 3, 16, 16)}, output_names=["y"], dynamic_axes={}
+    )
+    assert {name: child.training for name, child in small_net.named_modules()} == modes
+    assert {name: p.requires_grad for name, p in small_net.named_parameters()} == grads
+    assert all(
+        torch.equal(state[name], value) for name, value in small_net.state_dict().items()
+    )
+    assert torch.equal(torch.get_rng_state(), streams[0])
+    assert random.getstate() == streams[1]
+    assert _numpy_stream() == streams[2]
+    assert warnings.filters == filters
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert graph.notes == (
+        "7 of 8 modules were in training mode: the network was exported in eval mode (no dropout, "
+        "fixed statistics) and set back.",
+    )
+    assert "Dropout" not in graph.num_nodes_by_op
+
+
+class StaysInTraining(nn.Module):
+    """Monte-Carlo dropout as some write it: eval() does not reach it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout()
+
+    def train(self, mode: bool = True) -> "StaysInTraining":
+        super().train(True)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.drop(x) * 2
+        return y
+
+
+def test_dropout_that_refuses_eval_is_off_in_the_graph(export: Export) -> None:
+    module = StaysInTraining()
+    graph = export(module, 2, 3)
+    assert graph.num_nodes_by_op == {"Mul": 1}
+    assert module.drop.training
+
+
+class Chatty(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        print("looking at", x.shape[1])
+        warnings.warn("the weights are old", stacklevel=1)
+        return x * 2
+
+
+def test_nothing_is_printed_and_what_matters_is_noted(
+    export: Export, capfd: pytest.CaptureFixture[str]
+) -> None:
+    graph = export(Chatty(), 2, 3)
+    assert capfd.readouterr() == ("", "")
+    assert graph.notes == ("the weights are old", "printed: looking at 3")
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_failed_trace_says_why_in_one_line(
+    export: Export, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ExportError, match=r"^Branches cannot be traced by torch\.export") as e:
+        export(Branches(), 2, 3)
+    assert "data-dependent expression" in one_line(e)
+    assert "Write the network without Python decisions on tensor values." in one_line(e)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_network_that_fails_in_pytorch_is_told_apart(export: Export) -> None:
+    with pytest.raises(ExportError, match=r"^Conv2d fails in PyTorch itself on x ") as e:
+        export(nn.Conv2d(4, 4, 3), 2, 3, 8, 8)
+    assert "[2, 3, 8, 8]: RuntimeError: Given groups=1" in one_line(e)
+
+
+class Decomposes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.qr(x)[0]
+
+
+def test_operator_without_translation_is_named_with_its_module(export: Export) -> None:
+    with pytest.raises(ExportError) as e:
+        export(nn.Sequential(nn.ReLU(), Decomposes()), 2, 3, 3)
+    assert one_line(e) == (
+        "Sequential cannot be exported: the operator aten.linalg_qr.default in module '1' has no "
+        "ONNX translation. Replace that operation in the network by ones that ONNX has."
+    )
+
+
+class Baked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(int(x.shape[0]), -1) * 2
+
+
+class AddsTwoRows(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.ones(2, 3)
+
+
+@pytest.mark.parametrize("module", [Baked(), AddsTwoRows()], ids=lambda m: type(m).__name__)
+def test_baked_batch_is_refused(export: Export, module: nn.Module) -> None:
+    with pytest.raises(DynamicAxisError) as e:
+        export(module, 2, 3)
+    assert one_line(e) == (
+        "Axis 0 (batch) of input 'x' was to be dynamic, but the network holds for 2 only: its code "
+        "uses that size as a constant. Export it with that size fixed, or take the size from "
+        "x.shape."
+    )
+
+
+OPEN_IMAGE = {"x": {0: "batch", 2: "height", 3: "width"}}
+
+
+class PoolsInItsForward(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "where", "size"),
+    [
+        (nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(7)), "module '1'", 14),
+        (nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(7)), "module '1'", 15),
+        (PoolsInItsForward(), "its forward", 15),
+    ],
+    ids=["module, divisible", "module, indivisible", "function"],
+)
+def test_adaptive_pooling_over_an_open_size_is_refused(
+    export: Export, module: nn.Module, where: str, size: int
+) -> None:
+    with pytest.raises(DynamicAxisError, match=f"pooling in {where} has windows") as e:
+        export(module, 2, 3, size, size, dynamic_axes=OPEN_IMAGE)
+    assert one_line(e).endswith("Export with --image-size H,W.")
+
+
+def test_adaptive_pooling_over_a_fixed_size_is_not(export: Export) -> None:
+    graph = export(nn.AdaptiveAvgPool2d(7), 2, 3, 14, 14)
+    assert graph.num_nodes_by_op == {"AveragePool": 1}
+
+
+class CropsFirst(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x.narrow(2, 0, 14).narrow(3, 0, 14), 7)
+
+
+def test_adaptive_pooling_behind_a_crop_is_not(export: Export, tmp_path: Path) -> None:
+    graph = export(CropsFirst(), 2, 3, 20, 22, dynamic_axes=OPEN_IMAGE)
+    x = torch.rand(1, 3, 17, 31)
+    (y,) = run_graph(graph, tmp_path, x=x)
+    assert np.abs(y - CropsFirst()(x).numpy()).max() < SMALL_ERROR
+
+
+def test_open_image_sizes_hold_where_pooling_is_global(
+    export: Export, tmp_path: Path, small_net: nn.Module
+) -> None:
+    graph = export(small_net, 2, 3, 16, 16, dynamic_axes=OPEN_IMAGE)
+    assert graph.inputs[0].dims == ("batch", 3, "height", "width")
+    for height, width in ((16, 16), (17, 31), (40, 5)):
+        x = torch.randn(1, 3, height, width)
+        (y,) = run_graph(graph, tmp_path, x=x)
+        assert np.abs(y - small_net(x).detach().numpy()).max() < SMALL_ERROR
+
+
+def test_range_that_the_layers_demand_is_known(export: Export) -> None:
+    net = nn.Sequential(*(nn.MaxPool2d(2) for _ in range(5)))
+    ranges = export(net, 2, 3, 64, 64, dynamic_axes=OPEN_IMAGE).dynamic_axes
+    assert [ranges[symbol].min for symbol in ("batch", "height", "width")] == [1, 32, 32]
+    assert all(axis.max is None for axis in ranges.values())
+
+
+class TakesTwo(nn.Module):
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return image - mask, {"sum": image + mask, "mean": image.mean()}
+
+
+def test_inputs_go_by_name_and_outputs_in_order(tmp_path: Path) -> None:
+    image, mask = torch.full((2, 3), 5.0), torch.full((2, 3), 2.0)
+    graph = onnx_from_torch(
+        TakesTwo().eval(),
+        {"mask": mask, "image": image},
+        output_names=["difference", "sum", "mean"],
+        dynamic_axes={"mask": {0: "batch"}, "image": {0: "batch"}},
+    )
+    assert [spec.dims for spec in graph.outputs] == [("batch", 3), ("batch", 3), ()]
+    assert list(graph.dynamic_axes) == ["batch"]
+    difference, total, mean = run_graph(graph, tmp_path, mask=mask, image=image)
+    assert (difference[0, 0], total[0, 0], mean) == (3.0, 7.0, 5.0)
+
+
+def test_outputs_that_are_not_all_named_are_refused(export: Export) -> None:
+    with pytest.raises(ExportError) as e:
+        onnx_from_torch(
+            TakesTwo().eval(),
+            {"image": torch.zeros(2, 3), "mask": torch.zeros(2, 3)},
+            output_names=["difference", "sum"],
+        )
+    assert one_line(e) == (
+        "The network gives 3 tensors, but 2 outputs are named (difference, sum). Name each of "
+        "them once."
+    )
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 64, bias=False)
+        self.second = nn.Linear(64, 64, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.first(x).relu())
+        return y
+
+
+def test_tied_weights_are_stored_once(export: Export, tmp_path: Path) -> None:
+    graph = export(Tied(), 2, 64)
+    assert graph.save(tmp_path / "model.onnx").size_bytes < 1.5 * 64 * 64 * 4
+
+
+def test_attention_exports_without_the_fused_kernel(export: Export, tmp_path: Path) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    with torch.no_grad():
+        graph = export(layer, 2, 5, 8)
+        x = torch.randn(3, 5, 8)
+        expected = layer(x).numpy()
+    (y,) = run_graph(graph, tmp_path, x=x)
+    assert np.abs(y - expected).max() < SMALL_ERROR
+
+
+@pytest.mark.parametrize("opset", [8, 26, 20.5, True])
+def test_opset_that_does_not_exist_is_refused(export: Export, opset: object) -> None:
+    with pytest.raises(OpsetError) as e:
+        export(nn.ReLU(), 2, 3, opset=opset)
+    assert one_line(e) == (
+        f"--opset got {opset!r}, expected a whole number from 9 to 25. 20 runs everywhere."
+    )
+
+
+def test_axes_that_do_not_exist_are_refused(export: Export) -> None:
+    with pytest.raises(
+        ArgumentError, match=r"got axis 7 of input 'x', expected one of 0 to 1"
+    ):
+        export(nn.ReLU(), 2, 3, dynamic_axes={"x": {7: "batch"}})
+    with pytest.raises(ArgumentError, match=r"got the input 'z', expected one of 'x'"):
+        export(nn.ReLU(), 2, 3, dynamic_axes={"z": {0: "batch"}})
