@@ -80,8 +80,8 @@ def _facts(card: Card, summary: ModelSummary) -> list[tuple[str, str]]:
         ("multiply-adds", f"{summary.num_multiply_adds:,} per sample"),
         (
             "activations",
-            f"per sample: {summary.inference_peak_bytes / 1e6:,.1f} MB at once for inference, "
-            f"{summary.training_activation_bytes / 1e6:,.1f} MB kept for training",
+            f"per sample: {summary.inference_peak_bytes / 1e3:,.0f} kB at once for inference, "
+            f"{summary.training_activation_bytes / 1e3:,.0f} kB kept for training",
         ),
         ("input", f"[N, {channels}, {height}, {width}] float32, at least {smallest}"),
         ("preprocessing", _preprocessing_text(card.preprocessing)),

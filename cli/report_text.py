@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dlzoo.cli.console import print_lines, print_table
+from dlzoo.cli.console import print_facts, print_lines, print_table
 
 if TYPE_CHECKING:
     from dlzoo.export.bundle import Bundle
@@ -16,23 +16,24 @@ _HOW_TO_READ = (
     "multiple of the error that PyTorch itself makes in float32 against a float64 reference. "
     "About 1 means: as exact as PyTorch."
 )
+#: More failed runs than this say nothing new.
+_MAX_FAILURES = 10
 
 
 def print_export(bundle: Bundle, report: Report) -> None:
     """Say what was written, from what, and what was proved."""
     manifest = bundle.manifest
     size_mb = bundle.model_path.stat().st_size / 1e6
-    print_lines(
+    print_lines([f"{bundle.path}/ holds {manifest.name}, exported and proved.", ""])
+    print_facts(
         [
-            f"{bundle.path}/ holds {manifest.name}, exported and proved.",
-            "",
-            f"model.onnx  {size_mb:,.1f} MB, opset {manifest.opset}, {manifest.precision}",
-            *(f"input       {spec}" for spec in manifest.inputs),
-            *(f"output      {spec}" for spec in manifest.outputs),
-            f"weights     {manifest.describe_weights()}",
-            "",
+            ("model.onnx", f"{size_mb:,.1f} MB, opset {manifest.opset}, {manifest.precision}"),
+            *(("input", str(spec)) for spec in manifest.inputs),
+            *(("output", str(spec)) for spec in manifest.outputs),
+            ("weights", manifest.describe_weights()),
         ]
     )
+    print_lines([""])
     print_report(report)
     print_lines(
         ["", f"Replay the proof anywhere, without PyTorch: dlzoo verify {bundle.path}"]
@@ -61,27 +62,30 @@ def print_report(report: Report) -> None:
         ],
         numeric=("rho2", "rhomax"),
     )
-    failures = [r for r in report.candidates if r.verdict != "pass"]
-    for result in failures[:10]:
+    for result in [r for r in report.candidates if r.verdict != "pass"][:_MAX_FAILURES]:
         where = (
             f"{result.provider}, {result.optimization}, batch {result.batch}, {result.kind}"
         )
         print_lines([f"FAIL  {where}: {'; '.join(result.reasons)}"])
-    lines = [""]
-    if report.power is not None:
-        lines.append(
-            f"power         {report.power.detected} of {report.power.tried} small faults put "
-            "into single weight tensors were caught"
-        )
+    print_lines([""])
+    print_facts(_facts(report))
+    print_lines(["", _HOW_TO_READ])
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    facts = []
+    if power := report.power:
+        faults = f"{power.detected} of {power.tried} small faults"
+        facts.append(("power", f"{faults}, each in one weight tensor alone, were caught"))
     for symbol, axis in report.dynamic_axes.items():
         proved = ", ".join(str(size) for size in axis["proved"])
-        lines.append(f"dynamic axis  {symbol}, proved at {proved}")
-    if report.seconds:
-        parts = ", ".join(
-            f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items()
-        )
-        lines.append(f"seconds       {parts}")
-    print_lines([*lines, "", _HOW_TO_READ])
+        facts.append(("dynamic axis", f"{symbol}, proved at {proved}"))
+    facts += [("note", note) for note in report.notes]
+    # What takes no time worth telling is left out.
+    stages = [f"{stage} {s:.1f}" for stage, s in report.seconds.items() if s >= 0.05]
+    if stages:
+        facts.append(("seconds", ", ".join(stages)))
+    return facts
 
 
 def worst(numbers: Iterable[float | None]) -> str:

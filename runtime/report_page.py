@@ -47,6 +47,7 @@ def report_page(manifest: Manifest, parity: Mapping[str, Any]) -> str:
             f"{power['detected']} of {power['tried']} small faults in single weight tensors"
         )
         facts.append(("power of the proof", f"{caught} were caught"))
+    facts += [("note", note) for note in parity["notes"]]
     if paper:
         facts.append(("paper", f"{paper['authors']}: {paper['title']}, {paper['year']}"))
     facts.append(("made with", ", ".join(f"{k} {v}" for k, v in manifest.tools.items())))
