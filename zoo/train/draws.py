@@ -84,6 +84,11 @@ class PortableDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._bits = PortableBits(seed)
         self._is_placeholder = is_placeholder
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else the first draw imports torch._dynamo, for seconds: networks are not compiled here.
+        return False
+
     def __torch_dispatch__(
         self,
         func: Any,

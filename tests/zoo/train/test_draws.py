@@ -1,6 +1,8 @@
 """Draws that are equal on every machine."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -87,3 +89,14 @@ def test_placeholders_are_cheap_but_valid() -> None:
     assert torch.equal(weight[: 2**17], weight[2**17 : 2**18])
     assert weight.isfinite().all() and weight.abs().max() < 0.05
     assert len(weight.unique()) > 1000
+
+
+def test_drawing_loads_no_compiler() -> None:
+    # torch._dynamo takes a second or more, which "dlzoo info" would feel.
+    program = (
+        "import sys, torch\n"
+        "from dlzoo.zoo.train.draws import PortableDraws\n"
+        "with PortableDraws(0): torch.nn.Linear(2, 2)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
