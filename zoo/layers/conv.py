@@ -189,7 +189,6 @@ class ConvolutionUnit(nn.Module):
         stride: int = 1,
         valid: bool = False,
         norm: LayerChoice | None,
-        norm_eps: float = 0.001,
         activation: LayerChoice,
     ) -> None:
         super().__init__()
@@ -201,7 +200,6 @@ class ConvolutionUnit(nn.Module):
             padding="valid" if valid else "same",
             bias=norm is None,
         )
-        # 0.001 is TensorFlow's, with which the published weights were trained.
         self.bn = (
             None if norm is None else resolve_layer(norm, "norm")(out_channels, eps=0.001)
         )
