@@ -1,7 +1,4 @@
-"""Running any network in float64 without changing it and without a second copy of its weights.
-
-Shape legend: N batch, I input features, O output features; leading sizes are free.
-"""
+"""Running any network in float64 without changing it and without a second copy of its weights."""
 
 from __future__ import annotations
 
@@ -18,11 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlzoo.errors import ExportError
 from dlzoo.export.module_call import call_module
+from dlzoo.zoo.train.float64 import conv2d_in_float64, linear_in_float64
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
-#: Weights of a linear layer widened at a time: 2 MiB in float64 stay in the second-level cache,
-#: so that widening costs no memory traffic beyond reading the float32 weights.
-_MAX_WIDENED = 2**18
 #: What reads a property of a tensor and computes nothing.
 _GETTER = "__get__"
 
@@ -94,7 +89,9 @@ class _Widening(TorchFunctionMode):
         if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
             func = Tensor.double
         if func is F.linear:
-            return _linear(*args, **kwargs)
+            return linear_in_float64(*args, **kwargs)
+        if func is F.conv2d or func is torch.conv2d:
+            return conv2d_in_float64(*args, **kwargs)
         wide_args, wide_kwargs = _pytree.tree_map(_widened, (args, kwargs))
         return func(*wide_args, **wide_kwargs)
 
@@ -114,15 +111,6 @@ def _widened(value: Any) -> Any:
     if isinstance(value, torch.dtype):
         return torch.float64 if value in _NARROW else value
     return value
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x W^T + b``, a block of rows of W at a time: the whole of VGG16's first takes 822 MB."""
-    x_NI = _widened(input)
-    num_rows = max(1, _MAX_WIDENED // max(1, weight.shape[-1]))
-    blocks = [F.linear(x_NI, _widened(rows_OI)) for rows_OI in torch.split(weight, num_rows)]
-    y_NO = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-1)
-    return y_NO if bias is None else y_NO + _widened(bias)
 
 
 class _NarrowWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -6,9 +6,10 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlzoo.zoo.train.float64 import Float64Arithmetic
+from dlzoo.zoo.train.float64 import Float64Arithmetic, conv2d_in_float64
 
 
 class UsesEverything(nn.Module):
@@ -81,3 +82,33 @@ def test_float32_stays_float32() -> None:
         y_NO = network(x_NI)
     assert y_NO.dtype == torch.float32
     assert torch.equal(y_NO, network(x_NI))
+
+
+@pytest.mark.parametrize(
+    ("channels", "multiplier", "kernel", "stride", "padding", "dilation"),
+    [
+        (8, 1, (3, 3), 1, 1, 1),
+        (8, 2, (3, 3), 2, 1, 1),
+        (6, 1, (7, 7), 1, 3, 1),
+        (4, 1, (3, 3), 2, 0, 2),
+        (5, 3, (3, 5), (1, 2), (1, 0), 1),
+    ],
+)
+def test_depthwise_convolutions_are_torchs(
+    channels: int,
+    multiplier: int,
+    kernel: tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int],
+    dilation: int,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x_NCHW = torch.randn(2, channels, 23, 19, generator=generator, dtype=torch.float64)
+    shape = (channels * multiplier, 1, *kernel)
+    weight_O1HW = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    bias_O = torch.randn(shape[0], generator=generator, dtype=torch.float64)
+    arguments = (x_NCHW, weight_O1HW, bias_O, stride, padding, dilation, channels)
+
+    ours = conv2d_in_float64(*arguments)
+
+    torch.testing.assert_close(ours, F.conv2d(*arguments), rtol=1e-12, atol=1e-12)
