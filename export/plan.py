@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dlzoo.errors import ArgumentError
+from dlzoo.errors import ArgumentError, DynamicAxisError
 from dlzoo.export.bundle import GoldenSet, Manifest
 from dlzoo.export.faults import iter_faulty_outputs
 from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph, onnx_from_torch
@@ -141,9 +141,29 @@ class ExportPlan:
         return golden_inputs(graph.inputs, sizes=sizes, seed=seed)
 
     def golden_set(self, name: str, kind: str, inputs: dict[str, Array]) -> GoldenSet:
-        """PyTorch's answers to one set of inputs, in float64, and its noise floor."""
-        return compute_golden_set(
-            name, kind, self.module, inputs, output_names=[self.output_name]
+        """PyTorch's answers to one set of inputs, in float64, and its noise floor.
+
+        Raises:
+            DynamicAxisError: PyTorch itself cannot take an image of this size.
+        """
+        try:
+            return compute_golden_set(
+                name, kind, self.module, inputs, output_names=[self.output_name]
+            )
+        except RuntimeError as error:
+            if self.options.image_size != "dynamic":
+                raise
+            height, width = inputs[self.input_name].shape[2:]
+            raise self.refuse_dynamic_size(
+                f"PyTorch itself fails at {height}x{width} ({str(error).splitlines()[0]})"
+            ) from None
+
+    def refuse_dynamic_size(self, reason: str) -> DynamicAxisError:
+        """Why height and width cannot be dynamic, as an error to raise."""
+        height, width = self.image_size
+        return DynamicAxisError(
+            f"{self.source.name} cannot have a dynamic height and width: {reason}. Leave "
+            f"--image-size out, or fix it, for example --image-size {height},{width}."
         )
 
     def faulty_outputs(

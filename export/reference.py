@@ -156,7 +156,8 @@ def _one_thread() -> Iterator[None]:
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    """PyTorch's own kernels. (``mkldnn.flags`` would set TF32 too, which warns on most CPUs.)"""
+    """Use PyTorch's own kernels."""
+    # Not mkldnn.flags(): that sets TF32 too, which warns on most CPUs.
     backend = torch.backends.mkldnn
     was_enabled = backend.enabled
     backend.enabled = False  # type: ignore[assignment]
