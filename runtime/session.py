@@ -32,6 +32,8 @@ SHAPE_OPS = frozenset(
         *("Shape", "Size", "Range", "ConstantOfShape"),
         *("Concat", "Expand", "Gather", "Reshape", "Slice", "Squeeze", "Unsqueeze"),
         *("Add", "Cast", "Div", "Equal", "Mul", "ReduceProd", "Sub", "Where"),
+        # Sizes and places of a resize that is computed in the graph.
+        *("And", "GreaterOrEqual", "Less", "Max", "Min", "Mod", "Reciprocal"),
     ]
 )
 
