@@ -192,21 +192,18 @@ graph.save(Path(sys.argv[2]))
 
 
 def test_bytes_do_not_depend_on_process_place_or_hash_seed(tmp_path: Path) -> None:
-    contents = []
+    processes, paths = [], []
     for seed, history in (("1", []), ("4242", ["warm"])):
         place = tmp_path / f"home-{seed}" / "checkout"
         place.mkdir(parents=True)
-        source = place / f"networks_{seed}.py"
+        source, model = place / f"networks_{seed}.py", place / "model.onnx"
         source.write_bytes(Path(__file__).with_name("conftest.py").read_bytes())
+        command = [sys.executable, "-c", EXPORTS, str(source), str(model), *history]
         environment = {**os.environ, "PYTHONHASHSEED": seed, "USER": f"user{seed}"}
-        subprocess.run(
-            [sys.executable, "-c", EXPORTS, str(source), str(place / "model.onnx"), *history],
-            cwd=place,
-            env=environment,
-            check=True,
-        )
-        contents.append((place / "model.onnx").read_bytes())
-    assert contents[0] == contents[1]
+        processes.append(subprocess.Popen(command, cwd=place, env=environment))
+        paths.append(model)
+    assert [process.wait() for process in processes] == [0, 0]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 FILLS_THE_DISK = """
