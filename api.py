@@ -108,7 +108,7 @@ def export_and_report(
         for note in graph.notes:
             say(note)
         clock("write")
-        graph.save(folder / "model.onnx")
+        saved = graph.save(folder / "model.onnx")
         golden_sets = []
         for number, (kind, inputs) in enumerate(plan.golden_inputs(graph, seed)):
             clock("reference", f"PyTorch in float64, {kind}")
@@ -119,7 +119,9 @@ def export_and_report(
         power = _measure_power(plan, graph, golden_sets[0], seed=seed)
         clock("hashes")
         manifest = bundles.write_manifest(
-            folder, _manifest(plan, graph, golden_sets, providers)
+            folder,
+            _manifest(plan, graph, golden_sets, providers),
+            known_hashes=saved.files,
         )
         clock("verify")
         report = verify_bundle(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -181,19 +182,32 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+def write_manifest(
+    folder: Path, manifest: Manifest, *, known_hashes: Mapping[str, str] | None = None
+) -> Manifest:
     """Write manifest.json with the hash of every file that lies in ``folder`` now.
 
     manifest.json, parity.json, MODEL_CARD.md and report.html are not hashed: they say what was
     proved of the others, and are written after them.
 
+    Args:
+        folder: the bundle's.
+        manifest: what it says, apart from ``files``.
+        known_hashes: sha256 by name of files that were hashed while they were written.
+
     Returns:
         The manifest as written, with ``files`` filled in.
     """
-    files = {
-        path.relative_to(folder).as_posix(): sha256_of_file(path)
+    known = known_hashes or {}
+    names = {
+        path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).as_posix() not in _WITHOUT_HASH
+        if path.is_file()
+    }
+    files = {
+        name: known.get(name) or sha256_of_file(path)
+        for name, path in names.items()
+        if name not in _WITHOUT_HASH
     }
     written = replace(manifest, files=files)
     (folder / _MANIFEST).write_text(written.to_json(), encoding="utf-8")
