@@ -6,8 +6,9 @@ both live here, above them.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dlzoo.export.plan import ExportPlan
     from dlzoo.runtime.recorded import Tolerance
     from dlzoo.runtime.report import Power, Report
+    from dlzoo.runtime.stage_clock import StageClock
 
 OnText = Callable[[str], None]
 OnBytes = Callable[[int, int], None]
@@ -86,61 +88,102 @@ def export_and_report(
         ProofError: the verdict is fail or vacuous; nothing is written, ``report`` of the error
             has the numbers.
     """
-    from dlzoo.export import bundle as bundles
+    from dlzoo.export.bundle import Bundle, new_bundle
     from dlzoo.export.onnx_from_torch import ExportOptions
     from dlzoo.export.plan import ExportPlan
     from dlzoo.runtime.stage_clock import StageClock
     from dlzoo.runtime.validate import verify_bundle
 
     options = options or ExportOptions()
-    say = on_note or (lambda _: None)
     target = Path(output or name or _name_of(model))
     clock = StageClock(on_stage)
     # First of all: a target that is taken or cannot be written should not cost a minute.
-    with bundles.new_bundle(target, force=force) as folder:
+    with new_bundle(target, force=force) as folder:
         clock("build")
         source = _load_source(model, weights, seed, input_shape, name, on_bytes)
-        if source.weights["kind"] == "random":
-            say(f"{source.name} has random weights (seed {seed}): its answers mean nothing.")
-        plan = ExportPlan(source, options)
-        clock("export")
-        graph = plan.export()
-        for note in graph.notes:
-            say(note)
-        clock("write")
-        saved = graph.save(folder / "model.onnx")
-        golden_sets = []
-        for number, (kind, inputs) in enumerate(plan.golden_inputs(graph, seed)):
-            clock("reference", f"PyTorch in float64, {kind}")
-            golden = plan.golden_set(f"test_data_set_{number}", kind, inputs)
-            bundles.write_golden_set(folder / "golden", golden, "float32")
-            golden_sets.append(golden)
-        clock("power")
-        power = _measure_power(plan, graph, golden_sets[0], seed=seed)
-        clock("hashes")
-        manifest = bundles.write_manifest(
+        unproved = _write_unproved(
             folder,
-            _manifest(plan, graph, golden_sets, providers),
-            known_hashes=saved.files,
+            ExportPlan(source, options),
+            seed=seed,
+            providers=providers,
+            clock=clock,
+            say=on_note or (lambda _: None),
         )
+        # The sessions of the proof need the memory more: a model of the zoo goes now. What
+        # torch.export traced holds it in reference cycles.
+        del source
+        gc.collect()
         clock("verify")
         report = verify_bundle(
-            bundles.Bundle(folder, manifest),
+            Bundle(folder, unproved.manifest),
             providers=providers,
             optimizations=optimizations,
-            power=power,
+            power=unproved.power,
             on_stage=on_stage,
         )
         report = replace(report, seconds=clock.stop())
-        _refuse_failed_sizes(plan, golden_sets, report)
+        _refuse_failed_sizes(unproved, report)
         if not report:
             raise ProofError(
-                f"{source.name}: the verdict is {report.verdict}, so nothing was written. "
-                f"{report.explanation}",
+                f"{unproved.manifest.name}: the verdict is {report.verdict}, so nothing was "
+                f"written. {report.explanation}",
                 report=report,
             )
-        _write_papers(folder, manifest, report)
-    return bundles.Bundle.open(target), report
+        _write_papers(folder, unproved.manifest, report)
+    return Bundle.open(target), report
+
+
+@dataclass(frozen=True)
+class _Unproved:
+    """What lies in a folder that is not a bundle yet."""
+
+    manifest: Manifest
+    power: Power
+    #: Image size of each golden set, where the size was to be dynamic.
+    sizes: dict[str, tuple[int, int]]
+    traced_size: tuple[int, int]
+
+
+def _write_unproved(
+    folder: Path,
+    plan: ExportPlan,
+    *,
+    seed: int,
+    providers: Sequence[str],
+    clock: StageClock,
+    say: OnText,
+) -> _Unproved:
+    """Write the model, its golden data and its manifest, and measure the proof's power."""
+    from dlzoo.export.bundle import write_golden_set, write_manifest
+
+    if plan.source.weights["kind"] == "random":
+        say(f"{plan.source.name} has random weights (seed {seed}): its answers mean nothing.")
+    clock("export")
+    graph = plan.export()
+    for note in graph.notes:
+        say(note)
+    clock("write")
+    saved = graph.save(folder / "model.onnx")
+    golden_sets = []
+    for number, (kind, inputs) in enumerate(plan.golden_inputs(graph, seed)):
+        clock("reference", f"PyTorch in float64, {kind}")
+        golden = plan.golden_set(f"test_data_set_{number}", kind, inputs)
+        write_golden_set(folder / "golden", golden, "float32")
+        golden_sets.append(golden)
+    clock("power")
+    power = _measure_power(plan, graph, golden_sets[0], seed=seed)
+    clock("hashes")
+    manifest = write_manifest(
+        folder,
+        _manifest(plan, graph, golden_sets, providers),
+        known_hashes=saved.files,
+    )
+    sizes: dict[str, tuple[int, int]] = {}
+    if plan.options.image_size == "dynamic":
+        for golden in golden_sets:
+            height, width = golden.inputs[plan.input_name].shape[2:]
+            sizes[golden.name] = (height, width)
+    return _Unproved(manifest, power, sizes, plan.image_size)
 
 
 def verify(
@@ -271,18 +314,18 @@ def _measure_power(
     return Power(detected=detected, tried=len(verdicts), sampled_of=num_tensors)
 
 
-def _refuse_failed_sizes(
-    plan: ExportPlan, golden_sets: Sequence[GoldenSet], report: Report
-) -> None:
+def _refuse_failed_sizes(unproved: _Unproved, report: Report) -> None:
     """A model that is right at the traced size alone was asked for what it cannot be."""
-    if plan.options.image_size != "dynamic":
-        return
-    sizes = {golden.name: golden.inputs[plan.input_name].shape[2:] for golden in golden_sets}
+    from dlzoo.export.plan import dynamic_size_error
+
+    sizes = unproved.sizes
     failed = [result for result in report.candidates if result.verdict == "fail"]
-    if failed and all(sizes[result.golden] != plan.image_size for result in failed):
+    if sizes and failed and all(sizes[r.golden] != unproved.traced_size for r in failed):
         height, width = sizes[failed[0].golden]
-        raise plan.refuse_dynamic_size(
-            f"the exported model is wrong at {height}x{width}: {'; '.join(failed[0].reasons)}"
+        raise dynamic_size_error(
+            unproved.manifest.name,
+            unproved.traced_size,
+            f"the exported model is wrong at {height}x{width}: {'; '.join(failed[0].reasons)}",
         )
 
 

@@ -154,17 +154,8 @@ class ExportPlan:
             if self.options.image_size != "dynamic":
                 raise
             height, width = inputs[self.input_name].shape[2:]
-            raise self.refuse_dynamic_size(
-                f"PyTorch itself fails at {height}x{width} ({str(error).splitlines()[0]})"
-            ) from None
-
-    def refuse_dynamic_size(self, reason: str) -> DynamicAxisError:
-        """Why height and width cannot be dynamic, as an error to raise."""
-        height, width = self.image_size
-        return DynamicAxisError(
-            f"{self.source.name} cannot have a dynamic height and width: {reason}. Leave "
-            f"--image-size out, or fix it, for example --image-size {height},{width}."
-        )
+            reason = f"PyTorch itself fails at {height}x{width} ({str(error).splitlines()[0]})"
+            raise dynamic_size_error(self.source.name, self.image_size, reason) from None
 
     def faulty_outputs(
         self, graph: OnnxGraph, golden: GoldenSet, *, seed: int, max_tensors: int
@@ -178,6 +169,17 @@ class ExportPlan:
             max_tensors=max_tensors,
             parameters=graph.parameters,
         )
+
+
+def dynamic_size_error(
+    name: str, image_size: tuple[int, int], reason: str
+) -> DynamicAxisError:
+    """Why a model cannot have a dynamic height and width, and which size it can have."""
+    height, width = image_size
+    return DynamicAxisError(
+        f"{name} cannot have a dynamic height and width: {reason}. Leave --image-size out, or "
+        f"fix it, for example --image-size {height},{width}."
+    )
 
 
 def fresh_golden_sets(manifest: Manifest, network: nn.Module, *, seed: int) -> list[GoldenSet]:

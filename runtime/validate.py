@@ -194,6 +194,7 @@ def _run_candidates(
                         divergences=divergences,
                     )
                 )
+            del session  # or it would hold its weights while the next one loads them
     return tuple(results)
 
 
