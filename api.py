@@ -91,6 +91,7 @@ def export_and_report(
     from dlzoo.export.bundle import Bundle, new_bundle
     from dlzoo.export.onnx_from_torch import ExportOptions
     from dlzoo.export.plan import ExportPlan
+    from dlzoo.export.tracing_state import in_eval_mode
     from dlzoo.runtime.stage_clock import StageClock
     from dlzoo.runtime.validate import verify_bundle
 
@@ -101,14 +102,19 @@ def export_and_report(
     with new_bundle(target, force=force) as folder:
         clock("build")
         source = _load_source(model, weights, seed, input_shape, name, on_bytes)
-        unproved = _write_unproved(
-            folder,
-            ExportPlan(source, options),
-            seed=seed,
-            providers=providers,
-            clock=clock,
-            say=on_note or (lambda _: None),
-        )
+        notes: list[str] = []
+        with in_eval_mode(source.network, notes):
+            unproved = _write_unproved(
+                folder,
+                ExportPlan(source, options),
+                seed=seed,
+                providers=providers,
+                clock=clock,
+                notes=notes,
+            )
+        if on_note is not None:
+            for note in notes:
+                on_note(note)
         # The sessions of the proof need the memory more: a model of the zoo goes now. What
         # torch.export traced holds it in reference cycles.
         del source
@@ -151,17 +157,16 @@ def _write_unproved(
     seed: int,
     providers: Sequence[str],
     clock: StageClock,
-    say: OnText,
+    notes: list[str],
 ) -> _Unproved:
     """Write the model, its golden data and its manifest, and measure the proof's power."""
     from dlzoo.export.bundle import write_golden_set, write_manifest
 
     if plan.source.weights["kind"] == "random":
-        say(f"{plan.source.name} has random weights (seed {seed}): its answers mean nothing.")
+        notes.append(f"{plan.source.name} has random weights (seed {seed}): untrained.")
     clock("export")
     graph = plan.export()
-    for note in graph.notes:
-        say(note)
+    notes.extend(graph.notes)
     clock("write")
     saved = graph.save(folder / "model.onnx")
     golden_sets = []
@@ -401,10 +406,12 @@ def _fresh_golden_sets(
 ) -> list[GoldenSet]:
     """PyTorch's answers to inputs of the bundle's shapes that nobody has seen."""
     from dlzoo.export.plan import fresh_golden_sets
+    from dlzoo.export.tracing_state import in_eval_mode
 
     module: nn.Module
     if isinstance(against, str):
         module = _load_source(against, weights, seed, None, None, None).network
     else:
         module = against
-    return fresh_golden_sets(bundle.manifest, module, seed=seed)
+    with in_eval_mode(module, []):
+        return fresh_golden_sets(bundle.manifest, module, seed=seed)
