@@ -69,6 +69,10 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
         _complain("interrupted; nothing was left behind.")
+        # Python ends itself by SIGINT where the interrupt hit code that a C extension runs while
+        # it is imported, whoever caught the exception since: sys.exit would not give 130.
+        sys.stderr.flush()
+        os._exit(status)
     except BrokenPipeError:
         # The reader (head, less) went away; Python's own flush at exit must not complain too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
