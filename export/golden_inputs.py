@@ -66,6 +66,7 @@ def golden_inputs(
     sizes: Mapping[str, Sequence[int]],
     seed: int,
     batch_symbol: str = "batch",
+    max_samples: int = MAX_SAMPLES,
 ) -> list[tuple[str, dict[str, Array]]]:
     """Sets of inputs, each with the name of its kind.
 
@@ -79,6 +80,7 @@ def golden_inputs(
         sizes: the sizes to prove of each symbol in ``inputs``, see :func:`sizes_to_prove`.
         seed: draws everything.
         batch_symbol: the symbol of the axis that counts samples.
+        max_samples: of all sets together; the last kinds are left out where it is exceeded.
     """
     batches = tuple(sizes.get(batch_symbol, ()))
     batches += batches[-1:] * (len(BATCHES) - len(batches))
@@ -103,7 +105,7 @@ def golden_inputs(
         arrays = {spec.name: _fill(spec, fill, symbols, generator) for spec in inputs}
         batch_size = max((len(a) for a in arrays.values() if a.ndim), default=1)
         is_required = len(sets) < 2 or any(symbols[s] != home[s] for s in image_symbols)
-        if is_required or num_samples + batch_size <= MAX_SAMPLES:
+        if is_required or num_samples + batch_size <= max_samples:
             sets.append((kind, arrays))
             num_samples += batch_size
     return sets

@@ -127,13 +127,21 @@ def _float32_runs(
 def _run_by_sample(
     module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
 ) -> dict[str, Array] | None:
-    """One sample at a time on one thread; None where the network takes its one batch only."""
+    """One sample at a time on one thread; None where the network takes its one batch only.
+
+    Where a sample has many output elements, the last one alone: the others are NaN here.
+    """
     lengths = {len(x) if x.dim() else 0 for x in inputs.values()}
     if len(lengths) != 1 or 0 in lengths:
         return None
-    parts = []
+    num_samples = lengths.pop()
+    parts: list[dict[str, Array]] = []
     with _one_thread():
-        for i in range(lengths.pop()):
+        for i in reversed(range(num_samples)):
+            if parts and all(value.size >= _FEW_ELEMENTS for value in parts[0].values()):
+                # One sample says enough, and a thread alone is slow. NaN: not computed.
+                parts.append({k: np.full_like(v, np.nan) for k, v in parts[0].items()})
+                continue
             sample = {key: x[i : i + 1] for key, x in inputs.items()}
             try:
                 parts.append(run_in_float32(module, sample, output_names))
@@ -141,7 +149,7 @@ def _run_by_sample(
                 return None  # a batch that is written into the network's code
     if any(value.ndim == 0 for value in parts[0].values()):
         return None
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return {key: np.concatenate([part[key] for part in parts[::-1]]) for key in parts[0]}
 
 
 @contextmanager
