@@ -233,7 +233,9 @@ def _cache(folder: Path) -> Finding:
     """Whether weights can be kept, and how much room there is."""
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     free_bytes = shutil.disk_usage(existing).free
-    detail = f"{folder}, {free_bytes / 2**30:.1f} GiB free"
+    home = Path.home()
+    shown = f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
+    detail = f"{shown}, {free_bytes / 2**30:.1f} GiB free"
     if not os.access(existing, os.W_OK) or not existing.is_dir():
         return Finding(
             subject="weights cache",
