@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 from dlzoo_process import run_dlzoo
+
+from dlzoo.export.bundle import encode_tensor, read_onnx_header
 
 #: An import of torch or onnx fails, as where they are not installed.
 WITHOUT_TORCH = """
@@ -81,3 +85,25 @@ def test_a_provider_that_is_not_there_is_refused(lenet_bundle: Path) -> None:
     assert done.returncode == 2
     assert "tensorrt" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_graph_of_others_matches_what_was_recorded(tmp_path: Path) -> None:
+    light = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    model = light / "light_squeezenet.onnx"
+    (spec,) = read_onnx_header(model).inputs
+    # The ramp that onnx's own test runner feeds these graphs (generate_dummy_data).
+    size = int(np.prod(spec.dims))
+    ramp = (np.arange(size) / size).astype(np.float32).reshape(spec.dims)
+    (tmp_path / "input_0.pb").write_bytes(encode_tensor(spec.name, ramp))
+    shutil.copy(light / "light_squeezenet_output_0.pb", tmp_path / "output_0.pb")
+
+    done = run_dlzoo("verify", model, "--golden", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "pass"
+
+    (tmp_path / "output_0.pb").write_bytes(
+        encode_tensor("softmaxout_1", np.full((1, 1000, 1, 1), 2e-3, np.float32))
+    )
+    done = run_dlzoo("verify", model, "--golden", tmp_path)
+    assert done.returncode == 1, done.stdout
+    assert "the verdict is fail" in done.stderr
