@@ -32,8 +32,8 @@ _FAULT_OF_ZERO = 2.0**-10
 #: decay leaves such tensors (MobileNetV2's published weights have 34: biases and running means
 #: around its linear bottlenecks, at most 1.5e-6 where all others reach 1.5e-3).
 _NEARLY_ZERO = 2.0**-14
-#: Multiply-adds to spend on looking for faults: 2 s of float32 on two cores.
-_BUDGET_MULTIPLY_ADDS = 125e9
+#: Multiply-adds to spend on looking for faults: 3 s of float32 on two cores.
+_BUDGET_MULTIPLY_ADDS = 190e9
 _MIN_TENSORS = 8
 #: Enough to see a tenth of all faults go unnoticed; small layers cost more time than their
 #: multiply-adds say (MobileNetV2 has 314 tensors).
@@ -46,7 +46,7 @@ def num_tensors_to_try(num_multiply_adds: int, num_tensors: int) -> int:
     It depends on the network alone, so that every machine proves the same.
 
     >>> num_tensors_to_try(15_470_264_320, 32), num_tensors_to_try(416_520, 10)
-    (8, 10)
+    (12, 10)
     """
     affordable = int(_BUDGET_MULTIPLY_ADDS // max(1, num_multiply_adds))
     return min(num_tensors, max(_MIN_TENSORS, min(_MAX_TENSORS, affordable)))

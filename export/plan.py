@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from dlzoo.errors import ArgumentError, DynamicAxisError
 from dlzoo.export.bundle import GoldenSet, Manifest
 from dlzoo.export.faults import iter_faulty_outputs
-from dlzoo.export.golden_inputs import MAX_SAMPLES
 from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph, onnx_from_torch
 from dlzoo.export.pipeline import OUTPUT_NAMES, wrap_network
 from dlzoo.export.reference import compute_golden_set, golden_inputs, sizes_to_prove
@@ -30,11 +29,9 @@ Array = npt.NDArray[Any]
 _TRACED_BATCH = 2
 #: Keeps fresh inputs apart from the golden ones of the same seed.
 _FRESH_SEED_OFFSET = 1_000_003
-#: A sample of VGG-16 (15 G multiply-adds) costs 1.5 s of proof on two cores. Networks above this
-#: many multiply-adds are proved without the two sets with an infinite pixel: those are deep
-#: networks, in which Inf becomes NaN as the set with a NaN pixel has it.
+#: A sample of VGG-16 (15 G multiply-adds) costs 1.5 s of proof on two cores: above this many
+#: multiply-adds, inputs of several kinds share a batch.
 _COSTLY_MULTIPLY_ADDS = 5e9
-_COSTLY_MAX_SAMPLES = 7
 
 
 @dataclass(frozen=True)
@@ -146,8 +143,9 @@ class ExportPlan:
         height, width = self.image_size
         sizes = sizes_to_prove(graph.dynamic_axes, {"height": height, "width": width})
         cost = summarize_model(self.source.network, self.source.input_shape).num_multiply_adds
-        max_samples = MAX_SAMPLES if cost <= _COSTLY_MULTIPLY_ADDS else _COSTLY_MAX_SAMPLES
-        return golden_inputs(graph.inputs, sizes=sizes, seed=seed, max_samples=max_samples)
+        return golden_inputs(
+            graph.inputs, sizes=sizes, seed=seed, share_batches=cost > _COSTLY_MULTIPLY_ADDS
+        )
 
     def golden_set(self, name: str, kind: str, inputs: dict[str, Array]) -> GoldenSet:
         """PyTorch's answers to one set of inputs, in float64, and its noise floor.

@@ -37,12 +37,13 @@ def compute_golden_set(
     """Answers in float64, and the noise floor of PyTorch's float32 around them.
 
     float32 is run three ways: as it comes, in channels_last memory, and one sample at a time on
-    one thread (where an output has few elements, the first and the last once more without oneDNN); where an input is NaN or Inf the first alone, for then the places of NaN and Inf
-    are what counts.
+    one thread (where an output has few elements, the first and the last once more without
+    oneDNN); where no output is a number the first alone, for then the places of NaN and Inf are
+    what counts.
 
-    Where float32 overflows on finite inputs and float64 does not, the reference takes float32's
-    Inf or NaN: no float32 model can do better. On inputs that are NaN or Inf it stays float64's,
-    for there PyTorch's float32 kernels can be wrong (GELU(+Inf) is NaN). The kind says either.
+    Where float32 overflows on a finite sample and float64 does not, the reference takes float32's
+    Inf or NaN: no float32 model can do better. On samples with NaN or Inf it stays float64's, for
+    there PyTorch's float32 kernels can be wrong (GELU(+Inf) is NaN). The kind says either.
 
     Args:
         name: of the set, ``test_data_set_0``.
@@ -62,21 +63,24 @@ def compute_golden_set(
     tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
     wide = compute_in_float64(module, tensors, output_names)
     reference = {key: value.numpy().astype(np.float64) for key, value in wide.items()}
-    all_finite = all(bool(np.isfinite(value).all()) for value in inputs.values())
     # A saturating activation can turn Inf into numbers again, and those are compared as any.
     has_numbers = any(bool(np.isfinite(value).any()) for value in reference.values())
     runs = list(_float32_runs(module, tensors, output_names, every_way=has_numbers))
-    num_apart = 0
+    num_overflows = num_apart = 0
     for key, y in reference.items():
         t = runs[0][key]
         apart = ~_same_class(t, y)
-        num_apart += int(apart.sum())
-        if all_finite:
-            y[apart] = t[apart]
-    if num_apart:
-        num_values = sum(y.size for y in reference.values())
-        why = "float32 overflows" if all_finite else "PyTorch's float32 and float64 differ"
-        kind += f" ({why} in {num_apart} of {num_values} outputs)"
+        overflows = apart & _is_of_finite_sample(y, inputs)
+        y[overflows] = t[overflows]
+        num_overflows += int(overflows.sum())
+        num_apart += int((apart & ~overflows).sum())
+    num_values = sum(y.size for y in reference.values())
+    for number, why in (
+        (num_overflows, "float32 overflows"),
+        (num_apart, "PyTorch's float32 and float64 differ"),
+    ):
+        if number:
+            kind += f" ({why} in {number} of {num_values} outputs)"
     noise = {key: _noise_floor([run[key] for run in runs], y) for key, y in reference.items()}
     return GoldenSet(
         name=name, kind=kind, inputs=dict(inputs), reference=reference, noise=noise
@@ -179,6 +183,17 @@ def _as_array(value: Tensor) -> Array:
     # NumPy has no bfloat16; float32 holds its values exactly.
     value = value.detach().cpu()
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+
+def _is_of_finite_sample(y: Array, inputs: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
+    """Where an output belongs to a sample without NaN or Inf; all or nothing without samples."""
+    finite = [np.isfinite(value) for value in inputs.values()]
+    if y.size and y.ndim and all(m.ndim and len(m) == len(y) for m in finite):
+        is_finite = np.logical_and.reduce(
+            [mask.reshape(len(y), -1).all(axis=1) for mask in finite]
+        )
+        return np.broadcast_to(is_finite.reshape(-1, *(1,) * (y.ndim - 1)), y.shape)
+    return np.full(y.shape, all(bool(mask.all()) for mask in finite))
 
 
 def _same_class(a: Array, b: Array) -> npt.NDArray[np.bool_]:

@@ -54,6 +54,39 @@ def test_each_kind_is_what_it_says() -> None:
         assert is_special(sets[kind][0, 0, 32, 32])
 
 
+def test_kinds_share_batches_where_samples_are_dear() -> None:
+    spec = TensorSpec(name="x", dtype="float32", dims=("batch", 3, 66, 64))
+    sets = golden_inputs([spec], sizes=SIZES, seed=0, share_batches=True)
+    assert [(kind, len(inputs["x"])) for kind, inputs in sets] == [
+        ("normal x1", 1),
+        ("NaN pixel; normal x50", 2),
+        ("+Inf pixel; -Inf pixel; zeros, denormals, uniform", 3),
+    ]
+    (nan, large), (plus, minus, bands) = (inputs["x"] for _, inputs in sets[1:])
+    for sample, is_special in ((nan, np.isnan), (plus, np.isposinf), (minus, np.isneginf)):
+        assert is_special(sample).sum() == 1
+        assert np.isfinite(sample).sum() == sample.size - 1
+        assert abs(np.nanstd(sample[np.isfinite(sample)]) - 1) < 0.03
+    assert abs(large.std() / 50 - 1) < 0.03
+    zeros, denormals, uniform = np.split(bands, 3, axis=1)
+    assert not zeros.any()
+    assert (denormals != 0).all()
+    assert (np.abs(denormals) < np.finfo(np.float32).smallest_normal).all()
+    assert uniform.min() >= 0 and 0.99 < uniform.max() < 1
+
+
+@pytest.mark.parametrize("batches", [(1, 2), (4,), ()])
+def test_no_batch_to_share_keeps_every_kind_apart(batches: tuple[int, ...]) -> None:
+    dims: tuple[str | int, ...] = ("batch", 3, 8, 6) if batches else (1, 3, 8, 6)
+    spec = TensorSpec(name="x", dtype="float32", dims=dims)
+    sizes = {"batch": batches} if batches else {}
+    apart, shared = (
+        golden_inputs([spec], sizes=sizes, seed=0, share_batches=share)
+        for share in (False, True)
+    )
+    assert [kind for kind, _ in apart] == [kind for kind, _ in shared]
+
+
 def test_stream_is_pinned() -> None:
     """The same bytes on every machine, and with every NumPy: PCG64 and the fills do not change."""
     digest = hashlib.sha256()

@@ -123,6 +123,20 @@ def test_overflow_of_float32_becomes_the_reference_and_is_said() -> None:
     assert golden.kind == "large (float32 overflows in 1 of 2 outputs)"
 
 
+def test_a_finite_sample_is_judged_apart_from_its_neighbours_nan_and_inf() -> None:
+    x = np.full((4, 64), 1.0, np.float32)
+    x[0, 0], x[1], x[2, :2] = np.nan, np.inf, 3e38
+    net = nn.Sequential(Square(), nn.GELU()).eval()
+    golden = compute_golden_set("set", "mixed", net, {"x": x}, output_names=["y"])
+    y = golden.reference["y"]
+    assert np.isnan(y[0, 0]) and np.isfinite(y[0, 1:]).all()
+    assert (y[1] == np.inf).all(), "float64's, though PyTorch's float32 GELU gives NaN"
+    assert not np.isfinite(y[2, :2]).any(), "float32's: 9e76 is no float32"
+    assert np.isfinite(y[3]).all() and 0 < golden.noise["y"].max < 1e-6
+    assert "(float32 overflows in 2 of 256 outputs)" in golden.kind
+    assert "(PyTorch's float32 and float64 differ in " in golden.kind
+
+
 def test_errors_too_small_to_square_still_count() -> None:
     x = np.array([[1e-30, 3e-30, 7e-31]], np.float32)
     net = nn.Sequential(nn.Linear(3, 4, bias=False)).eval()
