@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PACKAGE := zoo export runtime cli __init__.py __main__.py api.py errors.py py.typed
+PACKAGE := zoo export runtime cli __init__.py __main__.py api.py errors.py proof.py py.typed
 
 .PHONY: dev demo check test test-slow test-gpu wheel test-wheel bench clean
 

@@ -58,10 +58,10 @@ def export(
         "head": head,
         "include_preprocessing": include_preprocessing,
     }
-    from dlzoo.api import export_and_report
     from dlzoo.cli.console import print_document, print_note, stage_display
     from dlzoo.cli.report_text import print_export
     from dlzoo.export.onnx_from_torch import ExportOptions
+    from dlzoo.proof import export_and_report
 
     notes: list[str] = []
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOT_MODULES = {"__init__.py", "__main__.py", "api.py", "errors.py"}
+ROOT_MODULES = {"__init__.py", "__main__.py", "api.py", "errors.py", "proof.py"}
 FOLDERS = ("zoo", "export", "runtime", "cli")
 
 
