@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx_ir as ir
@@ -16,6 +16,7 @@ import dlzoo
 from dlzoo.errors import ArgumentError, ExportError, OpsetError
 from dlzoo.export.bundle import TensorSpec
 from dlzoo.export.dynamic_axes import DynamicAxes, dynamic_ranges, refuse_adaptive_pooling
+from dlzoo.export.lowering.translation import LoweringPlan
 from dlzoo.export.lowering_record import record_lowering
 from dlzoo.export.module_call import bind_inputs
 from dlzoo.export.onnx_graph import OnnxGraph, check_graph, spec_of
@@ -40,6 +41,8 @@ class ExportOptions:
     """What ``dlzoo export`` was asked for.
 
     ``batch`` None is a dynamic one; ``image_size`` (height, width) None is the card's.
+    ``target`` is where the model will run, ``lowerings`` the spelling of operators for which
+    the fastest is not wanted (``dlzoo ops`` lists both).
     """
 
     opset: int = DEFAULT_OPSET
@@ -47,6 +50,8 @@ class ExportOptions:
     image_size: tuple[int, int] | Literal["dynamic"] | None = None
     head: Literal["logits", "softmax", "sigmoid"] = "logits"
     include_preprocessing: bool = False
+    target: str = "ort-cpu"
+    lowerings: Mapping[str, str] = field(default_factory=dict)
 
 
 def onnx_from_torch(
@@ -56,6 +61,8 @@ def onnx_from_torch(
     output_names: Sequence[str],
     opset: int = DEFAULT_OPSET,
     dynamic_axes: DynamicAxes | None = None,
+    target: str = "ort-cpu",
+    lowerings: Mapping[str, str] | None = None,
 ) -> OnnxGraph:
     """Export a network in eval mode; it comes back as it was, training flags and all.
 
@@ -68,6 +75,8 @@ def onnx_from_torch(
         opset: of the default ONNX domain. 18 and later are native; lower ones where onnx's
             converter can.
         dynamic_axes: the axes that stay open. The same symbol means the same size.
+        target: where the model will run; decides how operators are spelled.
+        lowerings: operator -> spelling, where the fastest is not wanted.
 
     Raises:
         ArgumentError: an axis, name or opset that does not exist.
@@ -77,9 +86,10 @@ def onnx_from_torch(
     """
     axes = dynamic_axes or {}
     _check_arguments(example_inputs, opset, axes)
+    plan = LoweringPlan(opset, target, lowerings)
     notes: list[str] = []
-    with in_eval_mode(module, notes), without_chatter(notes):
-        program = _trace_and_translate(module, example_inputs, output_names, opset, axes)
+    with in_eval_mode(module, notes), without_chatter(notes), plan.tracing():
+        program = _trace_and_translate(module, example_inputs, output_names, opset, axes, plan)
     model, traced = program.model, program.exported_program
     assert traced is not None, "torch.onnx gives the program that it translated"
 
@@ -87,6 +97,7 @@ def onnx_from_torch(
     ranges = dynamic_ranges(model, traced, axes)
     refuse_adaptive_pooling(module, traced)
     _check_outputs(model, traced, output_names)
+    plan.attach_functions(model)
     lowering = record_lowering(module, traced, model)
     clear_trace_metadata(model)
     _merge_tied_weights(model)
@@ -139,6 +150,7 @@ def _trace_and_translate(
     output_names: Sequence[str],
     opset: int,
     dynamic_axes: DynamicAxes,
+    plan: LoweringPlan,
 ) -> torch.onnx.ONNXProgram:
     args, kwargs = bind_inputs(module, example_inputs)
     dims = {
@@ -160,9 +172,12 @@ def _trace_and_translate(
             output_names=list(output_names),
             opset_version=max(opset, LOWEST_NATIVE_OPSET),
             dynamic_shapes=shapes if kwargs else tuple(shapes.values()),
+            custom_translation_table=plan.translation_table(),
             verbose=False,
         )
     except Exception as error:
+        if plan.error is not None:
+            raise plan.error from None
         raise explain_failure(error, module, example_inputs) from None
     assert program is not None, "torch.onnx.export gives a program with dynamo=True"
     return program
