@@ -120,14 +120,30 @@ def _fresh_golden_sets(
     bundle: Bundle, against: str | nn.Module, weights: str, seed: int
 ) -> list[GoldenSet]:
     """PyTorch's answers to inputs of the bundle's shapes that nobody has seen."""
+    from dlzoo.export.input_spec import InputSpec
+    from dlzoo.export.model_source import SourceOptions, load_source
     from dlzoo.export.plan import fresh_golden_sets
     from dlzoo.export.tracing_state import in_eval_mode
-    from dlzoo.proof import load_source
 
-    module: nn.Module
-    if isinstance(against, str):
-        module = load_source(against, weights, seed, None, None, None).network
-    else:
-        module = against
+    module = against
+    if isinstance(module, str):
+        manifest = bundle.manifest
+        sizes = {symbol: axis.proved[-1] for symbol, axis in manifest.dynamic_axes.items()}
+        specs = tuple(
+            InputSpec(
+                name=spec.name,
+                shape=tuple(sizes[d] if isinstance(d, str) else d for d in spec.dims),
+                dtype=spec.dtype,
+            )
+            for spec in manifest.inputs
+        )
+        is_of_zoo = not any(mark in module for mark in ":.")
+        options = SourceOptions(
+            weights=weights,
+            seed=seed,
+            default_inputs=specs,
+            num_classes=manifest.card.get("num_classes") if is_of_zoo else None,
+        )
+        module = load_source(module, options).network
     with in_eval_mode(module, []):
         return fresh_golden_sets(bundle.manifest, module, seed=seed)

@@ -16,6 +16,7 @@
     ├── StorageError                 unwritable or full disk
     ├── ImageError                   an image that cannot be read
     ├── ProviderError                a provider that is missing or did not take the work
+    ├── NativeLibraryError           a library of kernels that cannot be built or loaded
     ├── InstallationError            a missing or clashing package
     └── ProofError                   the verdict is fail or vacuous; exit status 1
 
@@ -96,6 +97,10 @@ class ProviderError(DlzooError):
     """An execution provider that is missing, or did not take the work."""
 
 
+class NativeLibraryError(DlzooError):
+    """A library of native kernels that cannot be built or loaded."""
+
+
 class InstallationError(DlzooError):
     """A package that is missing, or two that clash."""
 
@@ -108,3 +113,15 @@ class ProofError(DlzooError):
     def __init__(self, message: str, *, report: Report) -> None:
         super().__init__(message)
         self.report = report
+
+
+def describe_exception(error: BaseException, max_characters: int = 300) -> str:
+    """One line for what others' code raised: ``KeyError: 'missing'``, without a full stop.
+
+    >>> describe_exception(KeyError("missing"))
+    "KeyError: 'missing'"
+    """
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    lines = (line.strip() for line in message.splitlines())
+    text = next((line for line in lines if line), "no message")[:max_characters]
+    return f"{type(error).__name__}: {text.rstrip('.')}"

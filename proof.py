@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dlzoo.export.bundle import AxisRange, Bundle, GoldenSet, Manifest
-    from dlzoo.export.model_source import ModelSource
+    from dlzoo.export.input_spec import InputSpec
     from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph
     from dlzoo.export.plan import ExportPlan
     from dlzoo.runtime.report import Power, Report
@@ -36,7 +36,9 @@ def export_and_report(
     options: ExportOptions | None = None,
     weights: str = "auto",
     seed: int = 0,
-    input_shape: tuple[int, int, int] | None = None,
+    inputs: Sequence[InputSpec] = (),
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int | None = None,
     name: str | None = None,
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = ("disabled", "basic", "all"),
@@ -48,14 +50,15 @@ def export_and_report(
     """Export a model, and say how its proof went.
 
     Args:
-        model: a name from :func:`dlzoo.list_models`, or a module that takes one
-            ``[N, C, H, W]`` float32 tensor and gives one tensor with N rows.
+        model: a module, or what names one, as :func:`dlzoo.export.model_source.load_source` says.
         output: the bundle's folder; ``./NAME`` if absent.
         options: opset, axes, head, preprocessing.
-        weights: as for :func:`dlzoo.build_model`; a module brings its own.
+        weights: as for :func:`dlzoo.build_model`; a module brings its own, if no file is given.
         seed: draws random weights, the inputs of the proof and the faults.
-        input_shape: (channels, height, width) of a module's input.
-        name: what a module's bundle is called; its class's name if absent.
+        inputs: name, shape and dtype of each input, for what no card describes.
+        input_shape: in place of ``inputs``, one sample of the only one: (channels, height, width).
+        num_classes: of a model that is built by name; the card's if absent.
+        name: what the bundle is called; the model's name, or its class's, if absent.
         providers: where the proof runs.
         optimizations: ONNX Runtime's graph optimization levels of the proof.
         force: replace a bundle that is already there.
@@ -69,6 +72,8 @@ def export_and_report(
             has the numbers.
     """
     from dlzoo.export.bundle import Bundle, new_bundle
+    from dlzoo.export.input_spec import InputSpec
+    from dlzoo.export.model_source import SourceOptions, load_source
     from dlzoo.export.onnx_from_torch import ExportOptions
     from dlzoo.export.plan import ExportPlan
     from dlzoo.export.tracing_state import in_eval_mode
@@ -76,12 +81,24 @@ def export_and_report(
     from dlzoo.runtime.validate import verify_bundle
 
     options = options or ExportOptions()
-    target = Path(output or name or _name_of(model))
+    target = Path(output or _folder_name(model, name))
     clock = StageClock(on_stage)
     # First of all: a target that is taken or cannot be written should not cost a minute.
     with new_bundle(target, force=force) as folder:
         clock("build")
-        source = load_source(model, weights, seed, input_shape, name, on_bytes)
+        if input_shape is not None:
+            inputs = (InputSpec(name="input", shape=(1, *input_shape)),)
+        source = load_source(
+            model,
+            SourceOptions(
+                weights=weights,
+                seed=seed,
+                inputs=tuple(inputs),
+                num_classes=num_classes,
+                name=name,
+                on_bytes=on_bytes,
+            ),
+        )
         notes: list[str] = []
         with in_eval_mode(source.network, notes):
             unproved = _write_unproved(
@@ -142,6 +159,11 @@ def _write_unproved(
     """Write the model, its golden data and its manifest, and measure the proof's power."""
     from dlzoo.export.bundle import write_golden_set, write_manifest
 
+    if plan.source.fixed_batch is not None:
+        notes.append(
+            f"{plan.source.name} was traced for a batch of {plan.source.fixed_batch}, and the "
+            "bundle takes no other."
+        )
     if plan.source.weights["kind"] == "random":
         notes.append(f"{plan.source.name} has random weights (seed {seed}): untrained.")
     clock("export")
@@ -163,31 +185,21 @@ def _write_unproved(
         _manifest(plan, graph, golden_sets, providers),
         known_hashes=saved.files,
     )
-    sizes: dict[str, tuple[int, int]] = {}
-    if plan.options.image_size == "dynamic":
-        for golden in golden_sets:
-            height, width = golden.inputs[plan.input_name].shape[2:]
-            sizes[golden.name] = (height, width)
+    sizes = {}
+    for golden in golden_sets:
+        size = plan.image_size_of(golden.inputs)
+        if size is not None:
+            sizes[golden.name] = size
     return _Unproved(manifest, power, sizes, plan.image_size)
 
 
-def _name_of(model: str | nn.Module) -> str:
-    return model if isinstance(model, str) else type(model).__name__.lower()
-
-
-def load_source(
-    model: str | nn.Module,
-    weights: str,
-    seed: int,
-    input_shape: tuple[int, int, int] | None,
-    name: str | None,
-    on_bytes: OnBytes | None,
-) -> ModelSource:
-    from dlzoo.export.model_source import source_from_module, source_from_zoo
-
-    if isinstance(model, str):
-        return source_from_zoo(model, weights=weights, seed=seed, on_bytes=on_bytes)
-    return source_from_module(model, name=name, input_shape=input_shape)
+def _folder_name(model: str | nn.Module, name: str | None) -> str:
+    """Where a bundle goes if nobody says: ``./vgg16``, ``./net`` for ``nets.py:net``."""
+    if name is not None:
+        return name
+    if not isinstance(model, str):
+        return type(model).__name__.lower()
+    return Path(model).stem if model.endswith(".pt2") else model.rpartition(":")[2]
 
 
 def _measure_power(
@@ -201,9 +213,7 @@ def _measure_power(
     from dlzoo.export.faults import num_tensors_to_try
     from dlzoo.runtime.compare import UNIT_ROUNDOFFS, compare_outputs
     from dlzoo.runtime.report import Power
-    from dlzoo.zoo.summary import summarize_model
 
-    cost = summarize_model(plan.source.network, plan.source.input_shape).num_multiply_adds
     num_tensors = len(graph.parameters)
     verdicts = [
         compare_outputs(
@@ -215,7 +225,10 @@ def _measure_power(
             rhomax_limit=plan.source.rhomax_limit,
         )
         for _, outputs in plan.faulty_outputs(
-            graph, golden, seed=seed, max_tensors=num_tensors_to_try(cost, num_tensors)
+            graph,
+            golden,
+            seed=seed,
+            max_tensors=num_tensors_to_try(plan.num_multiply_adds, num_tensors),
         )
     ]
     detected = sum(not verdict for verdict in verdicts)

@@ -11,10 +11,16 @@ from dlzoo.errors import ArgumentError, ProofError
 
 
 def export(
-    model: Annotated[str, typer.Argument(help='A name from "dlzoo models".')],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help='A name from "dlzoo models", package.module:FACTORY or file.py:FACTORY (runs '
+            "that code), a .pt2 file, timm:NAME or torchvision:NAME."
+        ),
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The bundle's folder; ./MODEL if absent."),
+        typer.Option("-o", "--output", help="The bundle's folder; ./NAME if absent."),
     ] = None,
     weights: Annotated[
         str,
@@ -23,6 +29,16 @@ def export(
             "what the cache holds, else random."
         ),
     ] = "auto",
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=SHAPE:DTYPE of a network that no card describes, such as "
+            "x=1x3x224x224:float32; repeatable."
+        ),
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Scores to give, where not the model's own number.")
+    ] = None,
     opset: Annotated[int, typer.Option(help="The ONNX opset to deliver.")] = 20,
     batch: Annotated[str, typer.Option(help="dynamic, or a fixed number.")] = "dynamic",
     image_size: Annotated[
@@ -60,9 +76,11 @@ def export(
     }
     from dlzoo.cli.console import print_document, print_note, stage_display
     from dlzoo.cli.report_text import print_export
+    from dlzoo.export.input_spec import parse_input_spec
     from dlzoo.export.onnx_from_torch import ExportOptions
     from dlzoo.proof import export_and_report
 
+    specs = [parse_input_spec(text) for text in input or ()]
     notes: list[str] = []
     try:
         with stage_display(quiet=json) as display:
@@ -71,6 +89,8 @@ def export(
                 output,
                 options=ExportOptions(**asked),
                 weights=weights,
+                inputs=specs,
+                num_classes=num_classes,
                 seed=seed,
                 providers=tuple(provider or ("cpu",)),
                 force=force,

@@ -67,6 +67,7 @@ def golden_inputs(
     seed: int,
     batch_symbol: str = "batch",
     share_batches: bool = False,
+    integer_ranges: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[tuple[str, dict[str, Array]]]:
     """Sets of inputs, each with the name of its kind.
 
@@ -82,6 +83,7 @@ def golden_inputs(
         batch_symbol: the symbol of the axis that counts samples.
         share_batches: put several kinds into one batch, 6 samples in place of 9, for networks
             whose every sample costs seconds. Only where the batch can be 1, 2 and 3.
+        integer_ranges: lowest and highest value of inputs that hold indices; 0 and 1 without.
     """
     batches = tuple(sizes.get(batch_symbol, ()))
     batches += batches[-1:] * (len(BATCHES) - len(batches))
@@ -101,11 +103,15 @@ def golden_inputs(
         shape = "x".join(str(size) for size in held_out.values())
         plans.append((f"{first_kind} at {shape}", first_fill, held_out | batch))
 
+    ranges = integer_ranges or {}
     sets: list[tuple[str, dict[str, Array]]] = []
     num_samples = 0
     for i, (kind, fill, symbols) in enumerate(plans):
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, i])))
-        arrays = {spec.name: _fill(spec, fill, symbols, generator) for spec in inputs}
+        arrays = {
+            spec.name: _fill(spec, fill, symbols, generator, ranges.get(spec.name, (0, 1)))
+            for spec in inputs
+        }
         batch_size = max((len(a) for a in arrays.values() if a.ndim), default=1)
         is_required = len(sets) < 2 or any(symbols[s] != home[s] for s in image_symbols)
         if is_required or num_samples + batch_size <= MAX_SAMPLES:
@@ -115,14 +121,19 @@ def golden_inputs(
 
 
 def _fill(
-    spec: TensorSpec, fill: _Fill, symbols: Mapping[str, int], generator: np.random.Generator
+    spec: TensorSpec,
+    fill: _Fill,
+    symbols: Mapping[str, int],
+    generator: np.random.Generator,
+    integer_range: tuple[int, int],
 ) -> Array:
     shape = tuple(symbols[d] if isinstance(d, str) else d for d in spec.dims)
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f" or dtype == np.uint8:
         return np.ascontiguousarray(fill(generator, shape, dtype).astype(dtype, copy=False))
-    # Indices, lengths and masks: what range they have is the network's affair; 0 and 1 are in it.
-    return generator.integers(0, 2, shape).astype(dtype)
+    # Indices, lengths and masks: without a range, 0 and 1 are the safest guess.
+    low, high = integer_range
+    return generator.integers(low, high + 1, shape).astype(dtype)
 
 
 def _normal(scale: float) -> _Fill:

@@ -20,8 +20,13 @@ def bind_inputs(
     """Arguments for ``module(*args, **kwargs)``.
 
     Where every input is named like a parameter of ``forward`` they are passed by name, in the
-    order of the signature; else by position, in the order given.
+    order of the signature; else by position, in the order given. What ``torch.export`` traced is
+    called as it was then, and in no other way.
     """
+    traced_call = getattr(module, "_in_spec", None)
+    if isinstance(traced_call, _pytree.TreeSpec):
+        args, kwargs = _pytree.tree_unflatten(list(inputs.values()), traced_call)
+        return tuple(args), dict(kwargs)
     parameters = inspect.signature(module.forward).parameters
     named = [name for name, p in parameters.items() if p.kind in _NAMED and name in inputs]
     if len(named) == len(inputs):

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlzoo.errors import ArgumentError, DynamicAxisError
 from dlzoo.export.bundle import GoldenSet, Manifest
 from dlzoo.export.faults import iter_faulty_outputs
+from dlzoo.export.input_spec import InputSpec
+from dlzoo.export.module_call import bind_inputs
 from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph, onnx_from_torch
 from dlzoo.export.pipeline import OUTPUT_NAMES, wrap_network
 from dlzoo.export.reference import compute_golden_set, golden_inputs, sizes_to_prove
-from dlzoo.zoo.summary import summarize_model
+from dlzoo.zoo.summary import summarize_call
 
 if TYPE_CHECKING:
     from dlzoo.export.model_source import ModelSource
@@ -47,6 +48,22 @@ class ExportPlan:
 
     def __post_init__(self) -> None:
         size, smallest = self.options.image_size, self.source.min_image_size
+        if self.options.head != "logits" and not self.source.gives_scores:
+            raise ArgumentError(
+                f"--head got {self.options.head!r}, but {self.source.name} does not give one "
+                f"tensor [N, K] of scores: its outputs are {', '.join(self.source.output_names)}. "
+                "Leave --head out."
+            )
+        if size is not None and self.source.image_input is None:
+            raise ArgumentError(
+                f"--image-size got {size!r}, but {self.source.name} has no input that alone is "
+                "a float32 image [N, C, H, W]. Say its sizes in --input."
+            )
+        if self.options.batch not in (None, self.source.fixed_batch or self.options.batch):
+            raise ArgumentError(
+                f"--batch got {self.options.batch}, but {self.source.name} was traced for a "
+                f"batch of {self.source.fixed_batch} alone. Trace it with a dynamic batch."
+            )
         if self.options.include_preprocessing:
             if self.source.preprocessing is None:
                 raise ArgumentError(
@@ -85,15 +102,47 @@ class ExportPlan:
             self.source.network, head=self.options.head, preprocessing=included
         )
 
-    @property
-    def input_name(self) -> str:
-        """``image`` where the graph takes pixels, else ``input``."""
-        return "image" if self.options.include_preprocessing else "input"
+    @cached_property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What the graph takes, each with the shape that it is traced with."""
+        num_samples = self.num_samples
+        if self.options.include_preprocessing:
+            height, width = self.image_size
+            channels = self.source.inputs[0].shape[1]
+            # Larger than the network's own image in both axes, by different amounts.
+            larger = (num_samples, height + 17, width + 50, channels)
+            return (InputSpec(name="image", shape=larger, dtype="uint8"),)
+        specs = []
+        for spec in self.source.inputs:
+            shape = spec.shape
+            if self._has_batch(spec):
+                shape = (num_samples, *shape[1:])
+            if spec is self.source.image_input:
+                shape = (*shape[:2], *self.image_size)
+            specs.append(replace(spec, shape=shape))
+        return tuple(specs)
 
     @property
-    def output_name(self) -> str:
-        """What the head makes of the output."""
-        return OUTPUT_NAMES[self.options.head]
+    def num_samples(self) -> int:
+        """The batch that the network is traced with."""
+        return self.options.batch or self.source.fixed_batch or _TRACED_BATCH
+
+    @property
+    def is_batch_open(self) -> bool:
+        """Whether the graph takes any number of samples."""
+        return self.options.batch is None and self.source.fixed_batch is None
+
+    def _has_batch(self, spec: InputSpec) -> bool:
+        """Whether axis 0 of an input counts samples: the first input's does, and its equals."""
+        first = self.source.inputs[0].shape
+        return bool(spec.shape) and bool(first) and spec.shape[0] == first[0]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What the network calls its outputs, or what the head makes of the only one."""
+        if self.options.head == "logits":
+            return self.source.output_names
+        return (OUTPUT_NAMES[self.options.head],)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -101,28 +150,39 @@ class ExportPlan:
         size = self.options.image_size
         if isinstance(size, tuple):
             return size
-        return self.source.input_shape[1], self.source.input_shape[2]
+        image = self.source.image_input
+        return (1, 1) if image is None else (image.shape[2], image.shape[3])
 
     @property
-    def dynamic_axes(self) -> dict[int, str]:
-        """Axis of the input -> its symbol."""
-        axes = {0: "batch"} if self.options.batch is None else {}
-        if self.options.include_preprocessing:
-            axes |= {1: "height", 2: "width"}
-        elif self.options.image_size == "dynamic":
-            axes |= {2: "height", 3: "width"}
+    def dynamic_axes(self) -> dict[str, dict[int, str]]:
+        """Input -> its open axes -> their symbols."""
+        axes: dict[str, dict[int, str]] = {}
+        for spec, own in zip(self.inputs, self.source.inputs, strict=True):
+            axes[spec.name] = (
+                {0: "batch"} if self.is_batch_open and self._has_batch(own) else {}
+            )
+            if self.options.include_preprocessing:
+                axes[spec.name] |= {1: "height", 2: "width"}
+            elif self.options.image_size == "dynamic" and own is self.source.image_input:
+                axes[spec.name] |= {2: "height", 3: "width"}
         return axes
 
-    def example_input(self) -> Tensor:
-        """What the network is traced with."""
-        num_samples = self.options.batch or _TRACED_BATCH
-        height, width = self.image_size
-        channels = self.source.input_shape[0]
-        if self.options.include_preprocessing:
-            return torch.zeros(
-                num_samples, height + 17, width + 50, channels, dtype=torch.uint8
-            )
-        return torch.zeros(num_samples, channels, height, width)
+    def image_size_of(self, inputs: Mapping[str, Array]) -> tuple[int, int] | None:
+        """Height and width of the image in a golden set, where they are open."""
+        if self.options.image_size != "dynamic":
+            return None
+        assert self.source.image_input is not None
+        height, width = inputs[self.source.image_input.name].shape[2:]
+        return height, width
+
+    @cached_property
+    def num_multiply_adds(self) -> int:
+        """What one sample costs."""
+        specs, batch = self.source.inputs, self.source.fixed_batch or 1
+        shapes = [(batch, *s.shape[1:]) if self._has_batch(s) else s.shape for s in specs]
+        examples = {s.name: s.example(n) for s, n in zip(specs, shapes, strict=True)}
+        args, kwargs = bind_inputs(self.source.network, examples)
+        return summarize_call(self.source.network, args, kwargs).num_multiply_adds // batch
 
     def export(self) -> OnnxGraph:
         """Trace the module and translate it.
@@ -132,19 +192,24 @@ class ExportPlan:
         """
         return onnx_from_torch(
             self.module,
-            {self.input_name: self.example_input()},
-            output_names=[self.output_name],
+            {spec.name: spec.example() for spec in self.inputs},
+            output_names=self.output_names,
             opset=self.options.opset,
-            dynamic_axes={self.input_name: self.dynamic_axes},
+            target=self.options.target,
+            lowerings=self.options.lowerings,
+            dynamic_axes=self.dynamic_axes,
         )
 
     def golden_inputs(self, graph: OnnxGraph, seed: int) -> list[tuple[str, dict[str, Array]]]:
         """The inputs of the proof, by kind: every dynamic axis at sizes of its own."""
         height, width = self.image_size
         sizes = sizes_to_prove(graph.dynamic_axes, {"height": height, "width": width})
-        cost = summarize_model(self.source.network, self.source.input_shape).num_multiply_adds
         return golden_inputs(
-            graph.inputs, sizes=sizes, seed=seed, share_batches=cost > _COSTLY_MULTIPLY_ADDS
+            graph.inputs,
+            sizes=sizes,
+            seed=seed,
+            share_batches=self.num_multiply_adds > _COSTLY_MULTIPLY_ADDS,
+            integer_ranges={spec.name: (spec.low, spec.high) for spec in self.inputs},
         )
 
     def golden_set(self, name: str, kind: str, inputs: dict[str, Array]) -> GoldenSet:
@@ -155,13 +220,14 @@ class ExportPlan:
         """
         try:
             return compute_golden_set(
-                name, kind, self.module, inputs, output_names=[self.output_name]
+                name, kind, self.module, inputs, output_names=self.output_names
             )
         except RuntimeError as error:
-            if self.options.image_size != "dynamic":
+            size = self.image_size_of(inputs)
+            if size is None:
                 raise
-            height, width = inputs[self.input_name].shape[2:]
-            reason = f"PyTorch itself fails at {height}x{width} ({str(error).splitlines()[0]})"
+            text = str(error).splitlines()[0]
+            reason = f"PyTorch itself fails at {size[0]}x{size[1]} ({text})"
             raise dynamic_size_error(self.source.name, self.image_size, reason) from None
 
     def faulty_outputs(
@@ -171,7 +237,7 @@ class ExportPlan:
         return iter_faulty_outputs(
             self.module,
             golden.inputs,
-            output_names=[self.output_name],
+            output_names=self.output_names,
             seed=seed,
             max_tensors=max_tensors,
             parameters=graph.parameters,

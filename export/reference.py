@@ -149,8 +149,8 @@ def _run_by_sample(
             sample = {key: x[i : i + 1] for key, x in inputs.items()}
             try:
                 parts.append(run_in_float32(module, sample, output_names))
-            except (RuntimeError, ValueError):
-                return None  # a batch that is written into the network's code
+            except (RuntimeError, ValueError, AssertionError):
+                return None  # a batch that is written into the network's code, or guarded by it
     if any(value.ndim == 0 for value in parts[0].values()):
         return None
     return {key: np.concatenate([part[key] for part in parts[::-1]]) for key in parts[0]}

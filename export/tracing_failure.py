@@ -9,11 +9,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from dlzoo.errors import ExportError
+from dlzoo.errors import ExportError, describe_exception
 from dlzoo.export.module_call import bind_inputs
 
 _TARGET = re.compile(r"Error when translating node .*call_function\[target=([\w.:<> ]+)\]")
-_MAX_CHARACTERS = 300
 
 
 def explain_failure(
@@ -32,14 +31,14 @@ def explain_failure(
     if own is not None:
         shapes = ", ".join(f"{k} {list(v.shape)}" for k, v in example_inputs.items())
         return ExportError(
-            f"{name} fails in PyTorch itself on {shapes}: {_one_line(own)} Give it inputs that "
+            f"{name} fails in PyTorch itself on {shapes}: {describe_exception(own)}. Give it inputs that "
             "it takes, or mend the network."
         )
     cause = next(
         (c for c in causes[1:] if not isinstance(c, torch.onnx.OnnxExporterError)), error
     )
     return ExportError(
-        f"{name} cannot be traced by torch.export: {_one_line(cause)} Write the network without "
+        f"{name} cannot be traced by torch.export: {describe_exception(cause)}. Write the network without "
         "Python decisions on tensor values."
     )
 
@@ -79,9 +78,3 @@ def _failure_without_tracing(
     except Exception as error:
         return error
     return None
-
-
-def _one_line(error: BaseException) -> str:
-    lines = (line.strip() for line in str(error).splitlines())
-    text = next((line for line in lines if line), "no message")[:_MAX_CHARACTERS]
-    return f"{type(error).__name__}: {text.rstrip('.')}."

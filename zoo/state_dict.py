@@ -64,8 +64,8 @@ def _remedy(
         if len(rows) == 1 and is_rest_equal:
             ((expected, got),) = rows
             return (
-                f"It seems to have {got[0]} classes, the model {expected[0]}: build the model with "
-                f"num_classes={got[0]}."
+                f"It seems to have {got[0]} classes, the model {expected[0]}: pass "
+                f"--num-classes {got[0]} (in Python: num_classes={got[0]})."
             )
     return "Pass weights that were saved from this model."
 

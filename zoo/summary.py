@@ -6,8 +6,7 @@ costs as little as LeNet-5.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +16,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dlzoo.errors import ArgumentError
+from dlzoo.zoo.operator_account import ModuleCall, OperatorAccount, Shape
 from dlzoo.zoo.registry import Card
 
-Shape = tuple[int, ...]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,94 +74,6 @@ class ModelSummary:
         return self.num_parameters - sum(layer.num_parameters for layer in self.layers)
 
 
-@dataclass
-class _Call:
-    """A module call in progress, and what its operators have added up to."""
-
-    path: str
-    type: str
-    input_shape: Shape | None
-    output_shape: Shape | None = None
-    num_operators: int = 0
-    num_parameters: int = 0
-    num_multiply_adds: int = 0
-    activation_bytes: int = 0
-
-
-def _first_shape(value: Any) -> Shape | None:
-    return next((tuple(x.shape) for x in tree_leaves(value) if isinstance(x, Tensor)), None)
-
-
-class _OperatorAccount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types it so
-    """Sees every operator, charges it to the innermost module that runs, and follows its results."""
-
-    def __init__(self, state: dict[str, Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[_Call] = []
-        self.peak_bytes = 0
-        self._running: list[_Call] = []
-        self._live_bytes = 0
-        # Weights are no activations: their storages count as seen.
-        self._seen = weakref.WeakSet(tensor.untyped_storage() for tensor in state.values())
-        self._unread = {
-            id(tensor): tensor.numel()
-            for tensor in state.values()
-            if isinstance(tensor, nn.Parameter)
-        }
-
-    def enter_module(self, path: str) -> Callable[..., None]:
-        """A forward pre-hook for the module at that path."""
-
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            call = _Call(path, type(module).__name__, _first_shape((args, kwargs)))
-            self._running.append(call)
-
-        return enter
-
-    def leave_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """A forward hook for any module."""
-        call = self._running.pop()
-        call.output_shape = _first_shape(output)
-        if call.num_operators:
-            self.calls.append(call)
-
-    def follow(self, tensor: Tensor) -> int:
-        """Count a tensor as alive until its memory is freed.
-
-        Returns its bytes, or 0 for a view and for what was written in place.
-        """
-        storage = tensor.untyped_storage()
-        if storage in self._seen:
-            return 0
-        self._seen.add(storage)
-        size_bytes = storage.nbytes()
-        self._live_bytes += size_bytes
-        self.peak_bytes = max(self.peak_bytes, self._live_bytes)
-        weakref.finalize(storage, self._release, size_bytes)
-        return size_bytes
-
-    def _release(self, size_bytes: int) -> None:
-        self._live_bytes -= size_bytes
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        call = self._running[-1]
-        call.num_operators += 1
-        for leaf in tree_leaves((args, kwargs)):
-            call.num_parameters += self._unread.pop(id(leaf), 0)
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                call.activation_bytes += self.follow(leaf)
-        count = flop_registry.get(func.overloadpacket)
-        if count is not None:
-            # The registry counts the multiplication and the addition.
-            call.num_multiply_adds += count(*args, **kwargs, out_val=result) // 2
-        return result
-
-
 @contextmanager
 def _in_evaluation_mode(module: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
@@ -189,11 +99,13 @@ def _copy_state(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
 
 
 def _count_inference(
-    module: nn.Module, state: dict[str, Tensor], x: Tensor
-) -> tuple[list[_Call], int]:
+    module: nn.Module, state: dict[str, Tensor], arguments: Arguments
+) -> tuple[list[ModuleCall], int]:
     """The module calls of a forward pass, and the bytes that were alive at its fullest moment."""
-    account = _OperatorAccount(state)
-    account.follow(x)
+    account = OperatorAccount(state)
+    for leaf in tree_leaves(arguments):
+        if isinstance(leaf, Tensor):
+            account.follow(leaf)
     hooks = []
     for path, part in module.named_modules():
         hooks.append(
@@ -202,14 +114,16 @@ def _count_inference(
         hooks.append(part.register_forward_hook(account.leave_module))
     try:
         with torch.no_grad(), account:
-            functional_call(module, state, (x,))
+            functional_call(module, state, *arguments)
     finally:
         for hook in hooks:
             hook.remove()
     return account.calls, account.peak_bytes
 
 
-def _count_kept_for_backward(module: nn.Module, state: dict[str, Tensor], x: Tensor) -> int:
+def _count_kept_for_backward(
+    module: nn.Module, state: dict[str, Tensor], arguments: Arguments
+) -> int:
     """The bytes that autograd keeps from a forward pass, weights apart."""
     weights = {tensor.untyped_storage() for tensor in state.values()}
     kept: set[torch.UntypedStorage] = set()
@@ -219,7 +133,7 @@ def _count_kept_for_backward(module: nn.Module, state: dict[str, Tensor], x: Ten
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
-        functional_call(module, state, (x,))
+        functional_call(module, state, *arguments)
     return sum(storage.nbytes() for storage in kept - weights)
 
 
@@ -244,17 +158,42 @@ def summarize_model(module: nn.Module, input_shape: Shape) -> ModelSummary:
         >>> summary.inference_peak_bytes  # 4 bytes for each of 3 100 + 8 100 elements
         4400
     """
+    dtype = next(
+        (p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32
+    )
+    try:
+        return summarize_call(module, (torch.zeros(1, *input_shape, dtype=dtype),))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ArgumentError(
+            f"{type(module).__name__}: got an input of shape {tuple(input_shape)} for one sample, "
+            f"which it does not take ({reason}); give the shape it was built for."
+        ) from error
+
+
+def summarize_call(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> ModelSummary:
+    """Count what one call of a network costs, whatever it takes; see :func:`summarize_model`.
+
+    Raises:
+        RuntimeError: as the network raises it on these arguments.
+    """
     parameters = list(module.parameters())
-    dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
     home = parameters[0].device if parameters else torch.device("cpu")
 
-    def run(device: torch.device) -> tuple[list[_Call], int, int]:
+    def run(device: torch.device) -> tuple[list[ModuleCall], int, int]:
         state = _copy_state(module, device)
-        calls, peak_bytes = _count_inference(
-            module, state, torch.zeros(1, *input_shape, dtype=dtype, device=device)
-        )
-        x = torch.zeros(1, *input_shape, dtype=dtype, device=device)
-        return calls, peak_bytes, _count_kept_for_backward(module, state, x)
+
+        def arguments() -> Arguments:
+            # Its own each time: what the first pass holds must not count in the second.
+            moved: Arguments = tree_map_only(
+                Tensor, lambda x: x.clone().to(device), (args, dict(kwargs or {}))
+            )
+            return moved
+
+        calls, peak_bytes = _count_inference(module, state, arguments())
+        return calls, peak_bytes, _count_kept_for_backward(module, state, arguments())
 
     # Fused attention hides its matrix products from the count: take the steps one by one.
     has_fast_attention = torch.backends.mha.get_fastpath_enabled()
@@ -270,12 +209,6 @@ def summarize_model(module: nn.Module, input_shape: Shape) -> ModelSummary:
             except (NotImplementedError, RuntimeError):
                 # An operator without a shape rule, or control flow that looks at values.
                 calls, peak_bytes, training_bytes = run(home)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ArgumentError(
-            f"{type(module).__name__}: got an input of shape {tuple(input_shape)} for one sample, "
-            f"which it does not take ({reason}); give the shape it was built for."
-        ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(has_fast_attention)
 

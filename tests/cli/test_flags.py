@@ -12,6 +12,8 @@ COMMANDS = {
     "export": {
         "--output -o",
         "--weights",
+        "--input",
+        "--num-classes",
         "--opset",
         "--batch",
         "--image-size",

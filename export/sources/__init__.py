@@ -1,0 +1,1 @@
+"""Where a network can come from, one kind a file."""

@@ -1,0 +1,156 @@
+"""Anybody's module, with the weights it has."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from dlzoo.errors import ArgumentError, ExportError, describe_exception
+from dlzoo.export.input_spec import InputSpec
+from dlzoo.export.model_source import ModelSource, SourceOptions, refuse_options
+from dlzoo.export.module_call import bind_inputs
+from dlzoo.export.tracing_state import in_eval_mode
+
+_SCORES_RANK = 2
+
+
+def source_from_module(
+    module: nn.Module, options: SourceOptions, *, origin: str | None = None
+) -> ModelSource:
+    """Take a module as it is; it is run once, on zeros, to see what comes out.
+
+    Args:
+        module: on the CPU, in float32.
+        options: with its inputs.
+        origin: where it comes from, for people; its class if absent.
+
+    Raises:
+        ArgumentError: no inputs are named, or it is not in float32 on the CPU.
+        NonFiniteWeightsError: a weight is NaN or Inf.
+    """
+    from dlzoo.zoo.weights import require_finite_weights, sha256_of_state_dict
+
+    kind = type(module).__name__
+    refuse_options(f"the module {kind}", options, ["--num-classes"])
+    if options.weights != "auto":
+        load_weights_file(module, options.weights, kind)
+    _require_float32_on_cpu(module)
+    require_finite_weights(module, options.name or kind)
+    inputs = options.inputs or options.default_inputs or _ask_for_inputs(module)
+    output_names, gives_scores = describe_outputs(module, inputs)
+    return ModelSource(
+        name=options.name or kind.lower(),
+        network=module,
+        inputs=inputs,
+        output_names=output_names,
+        gives_scores=gives_scores,
+        card={
+            "summary": origin or f"module {kind}",
+            "num_parameters": sum(p.numel() for p in module.parameters()),
+        },
+        weights={
+            "kind": "module",
+            "source": origin or f"the module {kind}",
+            "sha256": sha256_of_state_dict(module.state_dict()),
+            "seed": None,
+            "license": None,
+        },
+    )
+
+
+def load_weights_file(module: nn.Module, path: str, subject: str) -> None:
+    """Copy the weights of a ``.safetensors`` or ``.pth`` file into a module.
+
+    Raises:
+        WeightsError: it is not there, not readable without running code, or does not fit.
+    """
+    from pathlib import Path
+
+    from dlzoo.zoo.state_dict import copy_state_dict
+    from dlzoo.zoo.weights import load_state_dict_file
+
+    file = Path(path).expanduser()
+    copy_state_dict(module, load_state_dict_file(file), f"{file.name} for {subject}")
+
+
+def describe_outputs(
+    module: nn.Module, inputs: Sequence[InputSpec]
+) -> tuple[tuple[str, ...], bool]:
+    """A name for each tensor that comes out, and whether it is one [N, K] of scores.
+
+    A dictionary's keys are the names; where a network gives one tensor it is ``logits`` if it
+    is [N, K], else ``output``; others count: ``output_0``.
+
+    Raises:
+        ArgumentError: the network does not take these inputs.
+        ExportError: it gives no tensor.
+    """
+    args, kwargs = bind_inputs(module, {spec.name: spec.example() for spec in inputs})
+    try:
+        with in_eval_mode(module, []), torch.no_grad():
+            result = module(*args, **kwargs)
+    except Exception as error:  # a network's own code may raise anything
+        shapes = ", ".join(f"{s.name} {list(s.shape)} {s.dtype}" for s in inputs)
+        raise ArgumentError(
+            f"{type(module).__name__} fails in PyTorch itself on {shapes}: "
+            f"{describe_exception(error)}. Give it inputs that it takes, or mend it."
+        ) from None
+    leaves, _ = _pytree.tree_flatten_with_path(result)
+    tensors = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
+    if not tensors:
+        raise ExportError(
+            f"{type(module).__name__} gives {type(result).__name__} and no tensor. Let its "
+            "forward return a tensor, or a tuple, list or dictionary of them."
+        )
+    if len(tensors) == 1 and isinstance(result, Tensor):
+        is_scores = result.dim() == _SCORES_RANK
+        return (("logits" if is_scores else "output"),), is_scores
+    names = [_name_of(path) for path, _ in tensors]
+    taken = {spec.name for spec in inputs}
+    names = [
+        f"output_{name}" if name[0].isdigit() or name in taken else name for name in names
+    ]
+    return tuple(names), False
+
+
+def _name_of(path: tuple[Any, ...]) -> str:
+    """Keys and positions on the way to a tensor, joined: ``features_0``."""
+    parts = [
+        getattr(step, "key", getattr(step, "idx", getattr(step, "name", step)))
+        for step in path
+    ]
+    return "_".join(str(part) for part in parts)
+
+
+def _ask_for_inputs(module: nn.Module) -> tuple[InputSpec, ...]:
+    names = [
+        name
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    example = " ".join(f"--input {name}=1x3x224x224:float32" for name in names or ["input"])
+    raise ArgumentError(
+        f"{type(module).__name__} needs the shape and dtype of its inputs, got none. Write for "
+        f"example {example} (in Python: input_shape=(3, 224, 224), or inputs=[...])."
+    )
+
+
+def _require_float32_on_cpu(module: nn.Module) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.device.type != "cpu":
+            raise ArgumentError(
+                f"{type(module).__name__} has {name} on {tensor.device}, expected the CPU: the "
+                "reference is computed there. Call .cpu() first."
+            )
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise ArgumentError(
+                f"{type(module).__name__} has {name} in {dtype}, expected float32. Call .float() "
+                "first; reduced precision comes after the export."
+            )
