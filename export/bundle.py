@@ -29,23 +29,40 @@ from dlzoo.export.golden_set import (
     write_golden_set,
 )
 from dlzoo.export.manifest import SCHEMA_VERSION, AxisRange, Manifest, TensorSpec
+from dlzoo.export.native_library import (
+    BUILD_COMMAND,
+    CUSTOM_DOMAIN,
+    NATIVE_ABI_VERSION,
+    NATIVE_LIBRARY_VARIABLE,
+    library_file_fault,
+    packaged_library_path,
+)
 from dlzoo.export.onnx_header import OnnxHeader, read_onnx_header
+from dlzoo.export.onnx_nodes import GraphNode, OnnxNodes
 from dlzoo.export.staging import new_bundle
 from dlzoo.export.tensor_proto import decode_tensor, dtype_name, encode_tensor
 
 __all__ = [
+    "BUILD_COMMAND",
+    "CUSTOM_DOMAIN",
+    "NATIVE_ABI_VERSION",
+    "NATIVE_LIBRARY_VARIABLE",
     "SCHEMA_VERSION",
     "AxisRange",
     "Bundle",
     "GoldenSet",
+    "GraphNode",
     "Manifest",
     "NoiseFloor",
     "OnnxHeader",
+    "OnnxNodes",
     "TensorSpec",
     "decode_tensor",
     "dtype_name",
     "encode_tensor",
+    "library_file_fault",
     "new_bundle",
+    "packaged_library_path",
     "read_golden_set",
     "read_onnx_header",
     "read_test_data_set",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -43,7 +43,9 @@ class Manifest:
     """Everything that a bundle declares about its model.
 
     ``files`` maps each file's path inside the bundle (with ``/``) to its sha256 in hex; ``limit_reason``
-    says why the limits are not (3, 6), and is empty where they are.
+    says why the limits are not (3, 6), and is empty where they are. ``custom_ops`` are the operators
+    of domain ``dlzoo``, as ``dlzoo::Mish``: they run by a native kernel where its library is loaded,
+    else by the function that the model carries.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -67,6 +69,7 @@ class Manifest:
     tools: dict[str, str]
     weights: dict[str, Any]
     files: dict[str, str]
+    custom_ops: tuple[str, ...] = ()
 
     def describe_weights(self) -> str:
         """One line on where the weights come from."""
@@ -94,12 +97,21 @@ class Manifest:
                 f"manifest.json has schema_version {version!r}, this dlzoo reads {SCHEMA_VERSION}. "
                 "Use the version of dlzoo that wrote the bundle, or export it again."
             )
-        missing = [f.name for f in fields(cls) if f.name not in document]
+        # What came after the first bundles were written has a default.
+        missing = [
+            f.name for f in fields(cls) if f.default is MISSING and f.name not in document
+        ]
         if missing:
             raise BundleError(
                 f"manifest.json lacks {', '.join(missing)}. Export the bundle again."
             )
-        return cls(**{name: read(name, document[name]) for name, read in _READERS.items()})
+        return cls(
+            **{
+                name: read(name, document[name])
+                for name, read in _READERS.items()
+                if name in document
+            }
+        )
 
 
 def _load_object(text: str) -> dict[str, Any]:
@@ -175,10 +187,14 @@ def _texts_by_name(field: str, value: Any) -> dict[str, str]:
     return {key: _text(f"{field}.{key}", item) for key, item in _object(field, value).items()}
 
 
+def _texts(field: str, value: Any) -> tuple[str, ...]:
+    return tuple(_text(f"{field}[{i}]", item) for i, item in enumerate(_list(field, value)))
+
+
 def _labels(field: str, value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
-    return tuple(_text(f"{field}[{i}]", item) for i, item in enumerate(_list(field, value)))
+    return _texts(field, value)
 
 
 def _tensor_specs(field: str, value: Any) -> tuple[TensorSpec, ...]:
@@ -262,4 +278,5 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "tools": _texts_by_name,
     "weights": _object,
     "files": _file_hashes,
+    "custom_ops": _texts,
 }

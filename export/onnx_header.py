@@ -24,7 +24,7 @@ _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
 _GRAPH_INPUT, _GRAPH_OUTPUT = 11, 12
 _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-_FUNCTION_NODE = 7
+_FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 7, 10
 _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 13, 14
 #: Subgraphs lie in If, Loop and Scan; nobody nests them deeper than this.
 _MAX_DEPTH = 32
@@ -39,7 +39,8 @@ class OnnxHeader:
     ``inputs`` are those that a caller must give (initializers are left out); a size nobody named
     is ``?``. ``num_nodes_by_op`` counts operators in the graph, its subgraphs and the model's
     functions, as ``Conv``, or ``com.microsoft::Gelu`` outside ONNX's own domain.
-    ``external_files`` are the files that hold weights, as the model names them.
+    ``external_files`` are the files that hold weights, as the model names them. ``functions`` are
+    those that the model defines itself, as ``dlzoo::Mish``.
     """
 
     ir_version: int
@@ -49,6 +50,7 @@ class OnnxHeader:
     outputs: tuple[TensorSpec, ...]
     num_nodes_by_op: dict[str, int]
     external_files: tuple[str, ...]
+    functions: tuple[str, ...] = ()
 
     @property
     def opset(self) -> int:
@@ -65,6 +67,7 @@ class _Walk:
     initializers: set[str] = field(default_factory=set)
     inputs: list[TensorSpec] = field(default_factory=list)
     outputs: list[TensorSpec] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
 
 
 def read_onnx_header(path: Path) -> OnnxHeader:
@@ -136,9 +139,7 @@ def _read_model(data: memoryview) -> OnnxHeader:
             has_graph = True
             _walk_graph(_message(value), walk, depth=0)
         elif number == _MODEL_FUNCTIONS:
-            for inner, _, node in read_fields(_message(value)):
-                if inner == _FUNCTION_NODE:
-                    _walk_node(_message(node), walk, depth=1)
+            walk.functions.append(_walk_function(_message(value), walk))
     if not has_graph:
         raise WireError("it holds no graph")
     return OnnxHeader(
@@ -150,6 +151,7 @@ def _read_model(data: memoryview) -> OnnxHeader:
         outputs=tuple(walk.outputs),
         num_nodes_by_op=dict(sorted(walk.ops.items())),
         external_files=tuple(sorted(walk.external)),
+        functions=tuple(sorted(walk.functions)),
     )
 
 
@@ -169,6 +171,19 @@ def _walk_graph(data: memoryview, walk: _Walk, *, depth: int) -> None:
             walk.inputs.append(_read_value_info(_message(value)))
         elif number == _GRAPH_OUTPUT and depth == 0:
             walk.outputs.append(_read_value_info(_message(value)))
+
+
+def _walk_function(data: memoryview, walk: _Walk) -> str:
+    """Count the nodes of a function's body; returns its name with its domain."""
+    name, domain = "", ""
+    for number, _, value in read_fields(data):
+        if number == _FUNCTION_NAME:
+            name = _text(value)
+        elif number == _FUNCTION_DOMAIN:
+            domain = _text(value)
+        elif number == _FUNCTION_NODE:
+            _walk_node(_message(value), walk, depth=1)
+    return f"{domain}::{name}"
 
 
 def _walk_node(data: memoryview, walk: _Walk, *, depth: int) -> None:

@@ -13,6 +13,17 @@ import numpy.typing as npt
 
 from dlzoo.errors import ArgumentError, BundleError, ProviderError
 from dlzoo.export.bundle import Bundle, OnnxHeader, read_onnx_header
+from dlzoo.runtime.custom_ops import (
+    AUTO,
+    KERNEL_PROVIDER,
+    Kernels,
+    NativeLibrary,
+    check_bodies,
+    custom_ops_of,
+    find_native_library,
+    kernels_used,
+    register_native_library,
+)
 from dlzoo.runtime.installation import load_onnxruntime, preload_cuda_libraries
 from dlzoo.runtime.providers import ExecutionProvider, require_provider, short_name
 
@@ -43,7 +54,8 @@ class Session:
 
     ``provider`` is the one that was asked for and took the work; ``node_providers`` counts the
     nodes that each provider got; ``cpu_ops`` are those that ONNX Runtime kept on the CPU beside
-    a device (shape computations, unless fallback was allowed).
+    a device (shape computations, unless fallback was allowed). ``custom_ops`` says of every operator
+    of domain ``dlzoo`` whether its ``native`` kernel runs or its ``function``.
     """
 
     def __init__(
@@ -56,6 +68,7 @@ class Session:
         optimization: str,
         node_providers: dict[str, int],
         cpu_ops: dict[str, int],
+        custom_ops: dict[str, Kernels] | None = None,
     ) -> None:
         self.header = header
         self.path = path
@@ -63,6 +76,7 @@ class Session:
         self.optimization = optimization
         self.node_providers = node_providers
         self.cpu_ops = cpu_ops
+        self.custom_ops = custom_ops or {}
         self._session = inference_session
         self._input_names = [spec.name for spec in inference_session.get_inputs()]
         self._output_names = [spec.name for spec in inference_session.get_outputs()]
@@ -125,6 +139,7 @@ def open_session(
     optimization: str = "all",
     allow_fallback: bool = False,
     num_threads: int | None = None,
+    native_library: str | Path = AUTO,
 ) -> Session:
     """Open a model on one provider, and make sure that this provider does the work.
 
@@ -139,9 +154,12 @@ def open_session(
         optimization: ``disabled``, ``basic``, ``extended`` or ``all``.
         allow_fallback: take it as it comes; ``node_providers`` says how it came.
         num_threads: threads within one operator; ONNX Runtime's choice if None.
+        native_library: kernels for operators of domain ``dlzoo``, where the model has any and runs
+            on the CPU: a path, ``auto`` or ``off``, as for ``custom_ops.find_native_library``.
 
     Raises:
         BundleError: the file is damaged, unsafe or not understood.
+        NativeLibraryError: the library of kernels cannot be used.
         ProviderError: the provider is missing or did not take the work.
         ArgumentError: no such provider or optimization level.
         InstallationError: no ONNX Runtime is installed, or two are.
@@ -153,7 +171,12 @@ def open_session(
         )
     path, header = _model_of(model)
     wanted = require_provider(provider)
-    session = _inference_session(path, wanted, optimization, num_threads)
+    ops = custom_ops_of(header)
+    library = None
+    if ops and wanted.name == KERNEL_PROVIDER:
+        library = find_native_library(native_library)
+    check_bodies(path, header, library)
+    session = _inference_session(path, wanted, optimization, num_threads, library)
 
     actual = [short_name(name) for name in session.get_providers()]
     nodes = session.get_provider_graph_assignment_info()
@@ -178,6 +201,9 @@ def open_session(
         optimization=optimization,
         node_providers=dict(sorted(node_providers.items())),
         cpu_ops=dict(sorted(cpu_ops.items())),
+        custom_ops=kernels_used(
+            ops, ((node.domain, node.op_type) for group in nodes for node in group.get_nodes())
+        ),
     )
 
 
@@ -192,7 +218,11 @@ def _model_of(model: Bundle | Path | str) -> tuple[Path, OnnxHeader]:
 
 
 def _inference_session(
-    path: Path, provider: ExecutionProvider, optimization: str, num_threads: int | None
+    path: Path,
+    provider: ExecutionProvider,
+    optimization: str,
+    num_threads: int | None,
+    library: NativeLibrary | None,
 ) -> Any:
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -203,6 +233,8 @@ def _inference_session(
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if num_threads is not None:
         options.intra_op_num_threads = num_threads
+    if library is not None:
+        register_native_library(options, library)
     try:
         # Without enable_fallback=0 a failure, here or in a later run, moves the session to the
         # CPU and prints so on stdout.

@@ -23,6 +23,19 @@ def photo_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def native_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The native kernels, built from the tree's sources."""
+    from dlzoo.errors import NativeLibraryError
+    from dlzoo.export.lowering.native.build import build_library, find_compiler
+
+    try:
+        find_compiler()
+    except NativeLibraryError as error:
+        pytest.skip(str(error))
+    return build_library(tmp_path_factory.mktemp("native") / "libdlzoo_native.so")
+
+
+@pytest.fixture(scope="session")
 def mobilenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real ImageNet weights; DLZOO_TEST_CACHE names a folder to keep them in."""
     kept = os.environ.get("DLZOO_TEST_CACHE")

@@ -21,8 +21,9 @@ ALLOWED = {
 NUMPY_ONLY = tuple(
     f"export/{name}.py"
     for name in (
-        *("bundle", "golden_set", "manifest", "onnx_header"),
-        *("protobuf_wire", "staging", "tensor_proto"),
+        *("bundle", "golden_set", "manifest", "native_library"),
+        *("onnx_header", "onnx_nodes", "protobuf_wire", "staging", "stored_tensor"),
+        "tensor_proto",
     )
 )
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "numpy", "PIL", "rich")
