@@ -72,8 +72,8 @@ def onnx_from_torch(
             the graph's. Dynamic axes should be at least 2 long here: torch takes 0 and 1 for
             special.
         output_names: one for each tensor that the network gives.
-        opset: of the default ONNX domain. 18 and later are native; lower ones where onnx's
-            converter can.
+        opset: of the default ONNX domain. 18 and later are the exporter's own; lower ones are
+            written from 18, down to 11.
         dynamic_axes: the axes that stay open. The same symbol means the same size.
         target: where the model will run; decides how operators are spelled.
         lowerings: operator -> spelling, where the fastest is not wanted.
@@ -97,13 +97,13 @@ def onnx_from_torch(
     ranges = dynamic_ranges(model, traced, axes)
     refuse_adaptive_pooling(module, traced)
     _check_outputs(model, traced, output_names)
+    if opset < LOWEST_NATIVE_OPSET:
+        model = convert_down(model, opset)
     plan.attach_functions(model)
     lowering = record_lowering(module, traced, model)
     clear_trace_metadata(model)
     _merge_tied_weights(model)
     RemoveUnusedNodesPass()(model)
-    if opset < LOWEST_NATIVE_OPSET:
-        model = convert_down(model, opset)
     model.producer_name, model.producer_version = "dlzoo", dlzoo.__version__
     model.domain, model.model_version = None, None
     _check_opset(model, opset)

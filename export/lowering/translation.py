@@ -28,6 +28,9 @@ CHOSEN_OPERATOR, CHOSEN_SPELLING, CHOSEN_REASON = (
     "dlzoo.reason",
 )
 
+#: Functions inside a model came with this version of the file format.
+_FUNCTIONS_IR_VERSION = 8
+
 
 class LoweringPlan:
     """The lowerings of one export: for an opset, a target and what the user asked for.
@@ -83,6 +86,7 @@ class LoweringPlan:
         for op_type in sorted(called & bodies.keys()):
             function = function_from_text(bodies[op_type], model.opset_imports[""])
             model.functions[function.identifier()] = function
+            model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
 
     def _translator(self, operators: list[Operator]) -> Callable[..., Any]:
         def translate(*args: Any, **kwargs: Any) -> Any:

@@ -8,11 +8,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dlzoo.errors import OpsetError
-from dlzoo.export.onnx_from_torch import OnnxGraph, onnx_from_torch
-from dlzoo.export.opset_conversion import convert_down
+from dlzoo.export.onnx_from_torch import OnnxGraph
 
 Export = Callable[..., OnnxGraph]
 
@@ -20,7 +20,7 @@ Export = Callable[..., OnnxGraph]
 SMALL_ERROR = 1e-5
 
 
-@pytest.mark.parametrize("opset", range(14, 26))
+@pytest.mark.parametrize("opset", range(11, 26))
 def test_opset_is_delivered(
     export: Export, small_net: nn.Module, tmp_path: Path, opset: int
 ) -> None:
@@ -36,20 +36,44 @@ def test_opset_is_delivered(
     assert np.abs(y - small_net(x).detach().numpy()).max() < SMALL_ERROR
 
 
-@pytest.fixture(scope="module")
-def graph_at_18() -> OnnxGraph:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
-    return onnx_from_torch(net, {"x": torch.zeros(2, 3, 8, 8)}, output_names=["y"], opset=18)
+class Contracts(nn.Module):
+    """Einsum came with opset 12."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("ncx,ndx->ncd", x, x)
 
 
-@pytest.mark.parametrize("opset", [9, 10, 11, 12, 13])
-def test_opset_without_a_converter_is_refused(graph_at_18: OnnxGraph, opset: int) -> None:
+class Samples(nn.Module):
+    """GridSample came with opset 16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = torch.tanh(x[:, :2].permute(0, 2, 3, 1))
+        return F.grid_sample(x, grid, align_corners=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "opset", "reason", "lowest"),
+    [
+        (Samples(), (2, 3, 5, 5), 13, "GridSample came with opset 16", 16),
+        (Samples(), (2, 3, 5, 5), 11, "GridSample came with opset 16", 16),
+        (Contracts(), (2, 3, 5), 11, "Einsum came with opset 12", 12),
+    ],
+)
+def test_operator_without_an_older_form_is_named(
+    export: Export,
+    module: nn.Module,
+    shape: tuple[int, ...],
+    opset: int,
+    reason: str,
+    lowest: int,
+) -> None:
     with pytest.raises(OpsetError) as e:
-        convert_down(graph_at_18.model, opset)
+        export(module, *shape, opset=opset)
     assert str(e.value) == (
-        f"Opset {opset} cannot be delivered for this network: onnx's converter says: No Adapter "
-        "From Version $14 for Relu. The lowest that works is 14: use --opset 14."
+        f"Opset {opset} cannot be delivered for this network: {reason}. The lowest that works "
+        f"is {lowest}: use --opset {lowest}."
     )
+    assert export(module, *shape, opset=lowest).opset == lowest
 
 
 def test_operator_that_a_lower_opset_lacks_is_spelled_by_older_ones(export: Export) -> None:

@@ -1,0 +1,1 @@
+"""Older spellings of single ONNX operators: what opsets below the exporter's own need."""
