@@ -89,7 +89,7 @@ def onnx_from_torch(
     plan = LoweringPlan(opset, target, lowerings)
     notes: list[str] = []
     with in_eval_mode(module, notes), without_chatter(notes), plan.tracing():
-        program = _trace_and_translate(module, example_inputs, output_names, opset, axes, plan)
+        program = trace_and_translate(module, example_inputs, output_names, opset, axes, plan)
     model, traced = program.model, program.exported_program
     assert traced is not None, "torch.onnx gives the program that it translated"
 
@@ -144,7 +144,7 @@ def _check_arguments(
             )
 
 
-def _trace_and_translate(
+def trace_and_translate(
     module: nn.Module,
     example_inputs: dict[str, Tensor],
     output_names: Sequence[str],
@@ -152,6 +152,11 @@ def _trace_and_translate(
     dynamic_axes: DynamicAxes,
     plan: LoweringPlan,
 ) -> torch.onnx.ONNXProgram:
+    """``torch.onnx.export``, with the spellings of a plan; its errors are explained.
+
+    Raises:
+        ExportError: the network cannot be traced or translated.
+    """
     args, kwargs = bind_inputs(module, example_inputs)
     dims = {
         symbol: torch.export.Dim(symbol)
