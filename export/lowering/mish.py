@@ -41,19 +41,6 @@ def _function(x: Any) -> Any:
     return call_function("Mish", x)
 
 
-_BODY = """
-Mish (x) => (y) {
-    two = Constant <value_float = 2.0> ()
-    one = Constant <value_float = 1.0> ()
-    e = Exp (x)
-    e_plus_two = Add (e, two)
-    n = Mul (e, e_plus_two)
-    ratio = Div (two, n)
-    divisor = Add (ratio, one)
-    y = Div (x, divisor)
-}
-"""
-
 add_operator(
     Operator(
         name="mish",
@@ -90,8 +77,6 @@ add_operator(
         spelling="function",
         onnx=("dlzoo::Mish",),
         translate=_function,
-        body=_BODY,
-        min_opset=12,  # Constant takes a plain number from 12 on
         note="one node; runs as a kernel where a library registers dlzoo::Mish",
     ),
 )

@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from dlzoo.errors import ExportError
+from dlzoo.export.lowering.function_body import attach_functions
 from dlzoo.export.lowering.kernels import Target, require_target
 from dlzoo.export.lowering.operators import OPERATORS
 from dlzoo.export.lowering.own_domain import function_from_text
@@ -27,9 +28,6 @@ CHOSEN_OPERATOR, CHOSEN_SPELLING, CHOSEN_REASON = (
     "dlzoo.spelling",
     "dlzoo.reason",
 )
-
-#: Functions inside a model came with this version of the file format.
-_FUNCTIONS_IR_VERSION = 8
 
 
 class LoweringPlan:
@@ -73,20 +71,14 @@ class LoweringPlan:
 
     def attach_functions(self, model: ir.Model) -> None:
         """Add the body of every function of ours that the graph calls."""
-        called = {
-            node.op_type for graph in model.graphs() for node in graph if node.domain == DOMAIN
-        }
         bodies = {
-            op_type: lowering.body
+            op_type: function_from_text(lowering.body, model.opset_imports[""])
             for operator in OPERATORS.values()
             for lowering in operator.lowerings
             if lowering.body
             for op_type in _functions_of(lowering.onnx)
         }
-        for op_type in sorted(called & bodies.keys()):
-            function = function_from_text(bodies[op_type], model.opset_imports[""])
-            model.functions[function.identifier()] = function
-            model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
+        attach_functions(model, bodies)
 
     def _translator(self, operators: list[Operator]) -> Callable[..., Any]:
         def translate(*args: Any, **kwargs: Any) -> Any:
