@@ -50,6 +50,7 @@ def verify(
     weights: str = "auto",
     seed: int = 0,
     allow_fallback: bool = False,
+    native_library: str | Path = "auto",
     on_stage: OnText | None = None,
 ) -> Report:
     """Replay what a bundle proves, or compare any ``.onnx`` file with recorded outputs.
@@ -66,11 +67,14 @@ def verify(
         weights: of ``against``, as for :func:`dlzoo.build_model`.
         seed: of ``against``: draws random weights and the inputs.
         allow_fallback: let nodes run on another provider than the one asked for.
+        native_library: kernels for operators of domain ``dlzoo``: the file, ``off``, or ``auto`` for
+            ``DLZOO_NATIVE_LIBRARY`` or else the one built beside the package.
         on_stage: is told what runs now.
 
     Raises:
         BundleError: a file is missing, changed or damaged.
         ProviderError: a provider is missing or did not take the work.
+        NativeLibraryError: the library of kernels cannot be used.
     """
     from dlzoo.export.bundle import Bundle
     from dlzoo.runtime.validate import verify_bundle
@@ -79,6 +83,7 @@ def verify(
         "providers": providers,
         "optimizations": optimizations,
         "allow_fallback": allow_fallback,
+        "native_library": native_library,
         "on_stage": on_stage,
     }
     if not isinstance(bundle, Bundle):

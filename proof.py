@@ -301,6 +301,7 @@ def _manifest(
         tools={"dlzoo": dlzoo.__version__, **{name: version(name) for name in packages}},
         weights=source.weights,
         files={},
+        custom_ops=graph.custom_ops,
     )
 
 

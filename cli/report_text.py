@@ -45,12 +45,12 @@ def print_report(report: Report) -> None:
     print_lines([f"{report.verdict.upper()}  {report.bundle}, opset {report.opset}", ""])
     groups: dict[tuple[str, str], list[CandidateResult]] = {}
     for result in report.candidates:
-        groups.setdefault((result.provider, result.optimization), []).append(result)
+        groups.setdefault((result.place, result.optimization), []).append(result)
     print_table(
         ("provider", "optimization", "batches", "inputs", "rho2", "rhomax", "verdict"),
         [
             (
-                provider,
+                place,
                 optimization,
                 ", ".join(str(batch) for batch in sorted({r.batch for r in results})),
                 f"{len(results)} sets",
@@ -58,13 +58,13 @@ def print_report(report: Report) -> None:
                 worst(r.rhomax for r in results),
                 "pass" if all(r.verdict == "pass" for r in results) else "fail",
             )
-            for (provider, optimization), results in groups.items()
+            for (place, optimization), results in groups.items()
         ],
         numeric=("rho2", "rhomax"),
     )
     for result in [r for r in report.candidates if r.verdict != "pass"][:_MAX_FAILURES]:
         where = (
-            f"{result.provider}, {result.optimization}, batch {result.batch}, {result.kind}"
+            f"{result.place}, {result.optimization}, batch {result.batch}, {result.kind}"
         )
         print_lines([f"FAIL  {where}: {'; '.join(result.reasons)}"])
     print_lines([""])

@@ -45,6 +45,15 @@ def verify(
         bool,
         typer.Option("--allow-fallback", help="Let nodes run on another provider than asked."),
     ] = False,
+    native_library: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|off",
+            help="Kernels for operators of domain dlzoo; it runs code from that file. "
+            "[$DLZOO_NATIVE_LIBRARY, or the one built here]",
+            show_default=False,
+        ),
+    ] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Replay a bundle's proof, without PyTorch.
@@ -72,6 +81,7 @@ def verify(
             weights=weights,
             seed=seed,
             allow_fallback=allow_fallback,
+            native_library=native_library,
             on_stage=display.show,
         )
     if json:

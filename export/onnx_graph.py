@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from dlzoo.errors import ExportError
-from dlzoo.export.bundle import AxisRange, TensorSpec
+from dlzoo.export.bundle import CUSTOM_DOMAIN, AxisRange, TensorSpec
 from dlzoo.export.onnx_file import SavedModel, proto_without_weights, write_onnx
 
 #: Initializers up to this many elements (axes, shapes) go along when a graph is checked: what
@@ -49,6 +49,13 @@ class OnnxGraph:
         ]
         counts = Counter(names)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def custom_ops(self) -> tuple[str, ...]:
+        """The operators of domain ``dlzoo``, as ``dlzoo::Mish``."""
+        return tuple(
+            sorted(op for op in self.num_nodes_by_op if op.startswith(f"{CUSTOM_DOMAIN}::"))
+        )
 
     def save(self, path: Path) -> SavedModel:
         """Write the model to ``path``; the same weights give the same bytes.

@@ -20,9 +20,11 @@ from dlzoo.export.bundle import (
     CUSTOM_DOMAIN,
     NATIVE_ABI_VERSION,
     NATIVE_LIBRARY_VARIABLE,
+    Bundle,
     OnnxHeader,
     library_file_fault,
     packaged_library_path,
+    sha256_of_file,
 )
 from dlzoo.runtime.installation import load_onnxruntime
 
@@ -32,6 +34,7 @@ Kernels = Literal["native", "function"]
 AUTO, OFF = "auto", "off"
 #: The provider that the kernels are for; on any other one the functions run.
 KERNEL_PROVIDER = "cpu"
+_LIBRARY_SUFFIXES = {".so", ".dylib", ".dll"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +52,18 @@ def custom_ops_of(header: OnnxHeader) -> tuple[str, ...]:
     return tuple(sorted(op for op in header.num_nodes_by_op if op.startswith(prefix)))
 
 
-def find_native_library(choice: str | Path = AUTO) -> NativeLibrary | None:
+def find_native_library(
+    choice: str | Path = AUTO, *, bundle: Bundle | None = None
+) -> NativeLibrary | None:
     """The library to use, loaded and checked; None where there is none, or none is wanted.
 
     Args:
         choice: its path; ``auto`` for the environment variable ``DLZOO_NATIVE_LIBRARY`` or else
             the one that was built beside the package; ``off`` for none.
+        bundle: whose model it is for. A library inside its folder must be what the manifest says.
 
     Raises:
+        BundleError: the library lies in the bundle, and is not listed there or was changed.
         NativeLibraryError: the library is missing, damaged, or does not fit this machine, this
             dlzoo or this ONNX Runtime.
     """
@@ -72,7 +79,35 @@ def find_native_library(choice: str | Path = AUTO) -> NativeLibrary | None:
             return None
     else:
         path = Path(choice)
+        if bundle is not None:
+            _check_carried(path, bundle)
     return _load(path, origin)
+
+
+def kernel_choices(
+    header: OnnxHeader, provider: str, choice: str | Path, *, bundle: Bundle | None = None
+) -> tuple[str | Path, ...]:
+    """Every way in which a proof must run the operators of domain ``dlzoo`` on a provider.
+
+    With the library and without it, where there is one and each operator has a body; a model
+    without such operators has one way.
+
+    Returns:
+        What to give ``open_session`` as ``native_library``, one after the other.
+    """
+    ops = custom_ops_of(header)
+    if not ops or provider != KERNEL_PROVIDER:
+        return (OFF,)
+    library = find_native_library(choice, bundle=bundle)
+    if library is None:
+        return (OFF,)
+    return (library.path, OFF) if set(ops) <= set(header.functions) else (library.path,)
+
+
+def carried_libraries(bundle: Bundle) -> tuple[str, ...]:
+    """Shared libraries among a bundle's files; none is loaded unless the user names it."""
+    names = (name for name in bundle.manifest.files if Path(name).suffix in _LIBRARY_SUFFIXES)
+    return tuple(sorted(names))
 
 
 def register_native_library(options: Any, library: NativeLibrary) -> None:
@@ -122,6 +157,25 @@ def describe_kernels(used: Mapping[str, Kernels]) -> Kernels | None:
     if not used:
         return None
     return "native" if "native" in used.values() else "function"
+
+
+def _check_carried(path: Path, bundle: Bundle) -> None:
+    """Make sure that a library in a bundle's folder is the one that the manifest lists."""
+    folder, file = bundle.path.resolve(), path.resolve()
+    if not file.is_relative_to(folder) or not file.is_file():
+        return
+    name = file.relative_to(folder).as_posix()
+    expected = bundle.manifest.files.get(name)
+    if expected is None:
+        raise BundleError(
+            f"{bundle.path}: the library {name} is not listed in manifest.json, and is not loaded. "
+            f"Build your own: {BUILD_COMMAND}"
+        )
+    if sha256_of_file(file) != expected:
+        raise BundleError(
+            f"{bundle.path}: the library {name} was changed, and is not loaded. "
+            f"Copy the whole bundle again, or build your own: {BUILD_COMMAND}"
+        )
 
 
 def _load(path: Path, origin: str) -> NativeLibrary:

@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from dlzoo.errors import InstallationError
+from dlzoo.errors import InstallationError, NativeLibraryError
+from dlzoo.export.bundle import BUILD_COMMAND
 from dlzoo.runtime.installation import (
     check_installation,
     load_onnxruntime,
@@ -66,6 +67,7 @@ def diagnose(cache_dir: Path | None = None) -> list[Finding]:
     if runtime.status != "fail":
         onnxruntime = load_onnxruntime()
         findings += [_gpu(onnxruntime, driver), *_providers(onnxruntime, driver)]
+        findings.append(_native_kernels())
     findings.append(_cache(cache_dir or default_cache_dir()))
     return findings
 
@@ -227,6 +229,22 @@ def _why_not(onnxruntime: Any, ort_name: str) -> str:
     except Exception as error:
         return one_line_reason(error)
     return "" if ort_name in session.get_providers() else "its libraries did not load"
+
+
+def _native_kernels() -> Finding:
+    """The library of kernels for domain ``dlzoo``, if there is one, and whether it can be used."""
+    from dlzoo.runtime.custom_ops import find_native_library
+
+    subject = "native kernels"
+    try:
+        library = find_native_library()
+    except NativeLibraryError as error:
+        return Finding(subject=subject, status="fail", detail=str(error))
+    if library is None:
+        detail = f"none, ONNX functions do their work; to build them: {BUILD_COMMAND}"
+        return Finding(subject=subject, status="ok", detail=detail)
+    detail = f"{library.path.name} ({library.origin}), {library.instructions}"
+    return Finding(subject=subject, status="ok", detail=detail)
 
 
 def _cache(folder: Path) -> Finding:

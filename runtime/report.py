@@ -21,7 +21,8 @@ POWER_THRESHOLD = 0.9
 class CandidateResult:
     """One golden set through one way of computing it.
 
-    ``rho2`` and ``rhomax`` are None where no finite element could be compared.
+    ``rho2`` and ``rhomax`` are None where no finite element could be compared. ``kernels`` says how
+    operators of domain ``dlzoo`` ran: ``native`` or ``function``; None where the model has none.
     """
 
     provider: str
@@ -34,6 +35,12 @@ class CandidateResult:
     rhomax: float | None
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    kernels: Literal["native", "function"] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it ran, as ``cpu`` or ``cpu (native)``."""
+        return f"{self.provider} ({self.kernels})" if self.kernels else self.provider
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +86,7 @@ class Report:
         if failures:
             first = failures[0]
             reasons.append(
-                f"{len(failures)} of {len(self.candidates)} runs fail, first {first.provider}, "
+                f"{len(failures)} of {len(self.candidates)} runs fail, first {first.place}, "
                 f"optimization {first.optimization}, batch {first.batch}, {first.kind}: "
                 f"{'; '.join(first.reasons)}"
             )
@@ -187,15 +194,15 @@ def judge(
     reasons = []
     if not results:
         reasons.append("nothing was compared")
-    ways = dict.fromkeys((result.provider, result.optimization) for result in results)
-    for provider, optimization in ways:
+    ways = dict.fromkeys((result.place, result.optimization) for result in results)
+    for place, optimization in ways:
         if not any(
             result.rho2 is not None
             for result in results
-            if (result.provider, result.optimization) == (provider, optimization)
+            if (result.place, result.optimization) == (place, optimization)
         ):
             reasons.append(
-                f"on {provider}, optimization {optimization}, no finite number was compared"
+                f"on {place}, optimization {optimization}, no finite number was compared"
             )
     if power is None:
         if power_required:

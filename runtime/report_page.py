@@ -87,7 +87,7 @@ def _table(
 def _candidates_table(candidates: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
-            candidate["provider"],
+            _place(candidate),
             candidate["optimization"],
             str(candidate["batch"]),
             candidate["kind"],
@@ -99,6 +99,11 @@ def _candidates_table(candidates: Sequence[Mapping[str, Any]]) -> str:
     ]
     header = ("provider", "optimization", "batch", "inputs", "rho2", "rhomax", "verdict")
     return _table(header, rows, numeric=(2, 4, 5))
+
+
+def _place(candidate: Mapping[str, Any]) -> str:
+    kernels = candidate.get("kernels")
+    return f"{candidate['provider']} ({kernels})" if kernels else str(candidate["provider"])
 
 
 def _verdict_text(candidate: Mapping[str, Any]) -> str:
@@ -131,7 +136,7 @@ def _plot(candidates: Sequence[Mapping[str, Any]], manifest: Manifest) -> str:
     """A row per provider and optimization level, a dot per golden set."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for candidate in candidates:
-        name = f"{candidate['provider']}, optimization {candidate['optimization']}"
+        name = f"{_place(candidate)}, optimization {candidate['optimization']}"
         groups.setdefault(name, []).append(candidate)
     height = _ROW_HEIGHT * len(groups) + 34
     parts = []

@@ -169,12 +169,12 @@ def open_session(
             f"No optimization level is named {optimization!r}, expected one of "
             f"{', '.join(OPTIMIZATIONS)}."
         )
-    path, header = _model_of(model)
+    path, header, bundle = _model_of(model)
     wanted = require_provider(provider)
     ops = custom_ops_of(header)
     library = None
     if ops and wanted.name == KERNEL_PROVIDER:
-        library = find_native_library(native_library)
+        library = find_native_library(native_library, bundle=bundle)
     check_bodies(path, header, library)
     session = _inference_session(path, wanted, optimization, num_threads, library)
 
@@ -207,14 +207,13 @@ def open_session(
     )
 
 
-def _model_of(model: Bundle | Path | str) -> tuple[Path, OnnxHeader]:
-    if isinstance(model, Bundle):
-        return model.model_path, model.header
-    path = Path(model)
-    if path.is_dir():
-        bundle = Bundle.open(path)
-        return bundle.model_path, bundle.header
-    return path, read_onnx_header(path)
+def _model_of(model: Bundle | Path | str) -> tuple[Path, OnnxHeader, Bundle | None]:
+    if not isinstance(model, Bundle):
+        path = Path(model)
+        if not path.is_dir():
+            return path, read_onnx_header(path), None
+        model = Bundle.open(path)
+    return model.model_path, model.header, model
 
 
 def _inference_session(

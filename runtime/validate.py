@@ -6,12 +6,12 @@ Needs onnxruntime and numpy, not torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from dlzoo.errors import ArgumentError, BundleError, ProviderError
 from dlzoo.export.bundle import (
-    AxisRange,
     Bundle,
     GoldenSet,
     OnnxHeader,
@@ -19,6 +19,13 @@ from dlzoo.export.bundle import (
     read_onnx_header,
 )
 from dlzoo.runtime.compare import UNIT_ROUNDOFFS, compare_outputs
+from dlzoo.runtime.custom_ops import (
+    AUTO,
+    carried_libraries,
+    describe_kernels,
+    kernel_choices,
+)
+from dlzoo.runtime.declarations import axis_faults, declaration_faults, replayed_axes
 from dlzoo.runtime.divergence import declared_divergences
 from dlzoo.runtime.report import CandidateResult, Power, Report, judge, power_from_json
 from dlzoo.runtime.session import Session, open_session
@@ -33,6 +40,7 @@ def verify_bundle(
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = ("all",),
     allow_fallback: bool = False,
+    native_library: str | Path = AUTO,
     golden_sets: Sequence[GoldenSet] | None = None,
     power: Power | None = None,
     on_stage: Callable[[str], None] | None = None,
@@ -44,12 +52,15 @@ def verify_bundle(
         providers: run on each of these.
         optimizations: at each of these levels.
         allow_fallback: let nodes run on another provider than the one asked for.
+        native_library: kernels for operators of domain ``dlzoo``, as for ``open_session``. Where
+            there are any, the model runs both with them and without.
         golden_sets: other data than the bundle's own, computed in the same way.
         power: as measured just now; the one in parity.json if None.
         on_stage: is told what is being done.
 
     Raises:
         BundleError: a file is missing or changed, or the model cannot be opened.
+        NativeLibraryError: the library of kernels cannot be used.
         ProviderError: a provider is missing or did not take the work.
     """
     manifest = bundle.manifest
@@ -76,12 +87,13 @@ def verify_bundle(
         providers=providers,
         optimizations=optimizations,
         allow_fallback=allow_fallback,
+        native_library=native_library,
         clock=clock,
     )
-    axes = _replayed_axes(manifest.inputs, manifest.dynamic_axes, own)
+    axes = replayed_axes(manifest.inputs, manifest.dynamic_axes, own)
     faults = [
-        *_declaration_faults(bundle, header),
-        *_axis_faults(manifest.dynamic_axes, axes),
+        *declaration_faults(bundle, header),
+        *axis_faults(manifest.dynamic_axes, axes),
     ]
     verdict, reasons = judge(results, power, power_required=True, faults=faults)
     return Report(
@@ -93,6 +105,11 @@ def verify_bundle(
         dynamic_axes=axes,
         seconds=clock.stop(),
         reasons=reasons,
+        notes=tuple(
+            f"the bundle carries {name}, which is code: where you trust its source, "
+            f"use it with --native-library {bundle.path / name}"
+            for name in carried_libraries(bundle)
+        ),
     )
 
 
@@ -105,6 +122,7 @@ def verify_model(
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = ("all",),
     allow_fallback: bool = False,
+    native_library: str | Path = AUTO,
     power: Power | None = None,
     notes: Sequence[str] = (),
     on_stage: Callable[[str], None] | None = None,
@@ -132,6 +150,7 @@ def verify_model(
         providers=providers,
         optimizations=optimizations,
         allow_fallback=allow_fallback,
+        native_library=native_library,
         clock=clock,
     )
     verdict, reasons = judge(results, power, power_required=False)
@@ -167,15 +186,22 @@ def _run_candidates(
     providers: Sequence[str],
     optimizations: Sequence[str],
     allow_fallback: bool,
+    native_library: str | Path,
     clock: StageClock,
 ) -> tuple[CandidateResult, ...]:
-    """Every golden set through one session for each provider and level."""
+    """Every golden set through one session for each provider, its kernels, and level."""
     results = []
+    bundle = model if isinstance(model, Bundle) else None
     for provider in dict.fromkeys(providers):
-        for optimization in dict.fromkeys(optimizations):
+        choices = kernel_choices(header, provider, native_library, bundle=bundle)
+        for library, optimization in product(choices, dict.fromkeys(optimizations)):
             clock("open", f"{provider}, optimization {optimization}")
             session = open_session(
-                model, provider, optimization=optimization, allow_fallback=allow_fallback
+                model,
+                provider,
+                optimization=optimization,
+                allow_fallback=allow_fallback,
+                native_library=library,
             )
             divergences = declared_divergences(header.num_nodes_by_op, session.provider)
             for golden in golden_sets:
@@ -205,6 +231,7 @@ def _run_one(session: Session, golden: GoldenSet, **rules: Any) -> CandidateResu
         "batch": golden.batch,
         "golden": golden.name,
         "kind": golden.kind,
+        "kernels": describe_kernels(session.custom_ops),
     }
     try:
         outputs = session.run(golden.inputs)
@@ -222,63 +249,3 @@ def _run_one(session: Session, golden: GoldenSet, **rules: Any) -> CandidateResu
         reasons=comparison.all_reasons,
         notes=comparison.notes,
     )
-
-
-def _declaration_faults(bundle: Bundle, header: OnnxHeader) -> list[str]:
-    """Where the model is not what the manifest says it is."""
-    manifest = bundle.manifest
-    faults = []
-    if header.opset != manifest.opset:
-        faults.append(
-            f"the model has opset {header.opset}, the manifest says {manifest.opset}"
-        )
-    for role, declared, found in (
-        ("inputs", manifest.inputs, header.inputs),
-        ("outputs", manifest.outputs, header.outputs),
-    ):
-        if declared != found:
-            faults.append(
-                f"the model has {role} {_specs_text(found)}, the manifest says "
-                f"{_specs_text(declared)}"
-            )
-    return faults
-
-
-def _specs_text(specs: Sequence[TensorSpec]) -> str:
-    return "; ".join(f"{s.name} {s.dtype} [{', '.join(map(str, s.dims))}]" for s in specs)
-
-
-def _replayed_axes(
-    inputs: Sequence[TensorSpec],
-    declared: Mapping[str, AxisRange],
-    golden_sets: Sequence[GoldenSet],
-) -> dict[str, dict[str, Any]]:
-    """For every symbol its range, and the sizes that the golden sets really have."""
-    replayed: dict[str, set[int]] = {symbol: set() for symbol in declared}
-    for golden in golden_sets:
-        for spec in inputs:
-            array = golden.inputs.get(spec.name)
-            if array is None or array.ndim != len(spec.dims):
-                continue
-            for dim, size in zip(spec.dims, array.shape, strict=True):
-                if isinstance(dim, str) and dim in replayed:
-                    replayed[dim].add(size)
-    return {
-        symbol: {"min": axis.min, "max": axis.max, "proved": sorted(replayed[symbol])}
-        for symbol, axis in declared.items()
-    }
-
-
-def _axis_faults(
-    declared: Mapping[str, AxisRange], replayed: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
-    """Sizes that the manifest calls proved and that no golden set has."""
-    faults = []
-    for symbol, axis in declared.items():
-        unproved = sorted(set(axis.proved) - set(replayed[symbol]["proved"]))
-        if unproved or not axis.proved:
-            sizes = ", ".join(map(str, unproved)) or "any size"
-            faults.append(
-                f"axis {symbol!r} is dynamic, and no golden data prove it at {sizes}"
-            )
-    return faults

@@ -34,6 +34,7 @@ COMMANDS = {
         "--weights",
         "--seed",
         "--allow-fallback",
+        "--native-library",
         "--json",
     },
     "classify": {"--provider", "--top -k", "--json"},
