@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PACKAGE := zoo export runtime cli __init__.py __main__.py api.py errors.py proof.py py.typed
 
-.PHONY: dev demo check test test-slow test-gpu wheel test-wheel bench clean
+.PHONY: dev demo native check test test-slow test-gpu wheel test-wheel bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,6 +20,9 @@ dev: $(VENV)/.installed .typing/dlzoo   ## the environment, with an editable ins
 demo: $(VENV)/.installed      ## export vgg16, prove it, replay the proof
 	$(BIN)/dlzoo export vgg16 -o demo/vgg16 --force
 	$(BIN)/dlzoo verify demo/vgg16
+
+native: $(VENV)/.installed    ## the native kernels, with this machine's C++ compiler
+	$(BIN)/python -m dlzoo.export.lowering.native
 
 check: dev                    ## lint, format and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -42,12 +45,14 @@ test-wheel: wheel             ## what a user gets: the installed wheel, its comm
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		"$$(ls dist/*.whl)[cpu]" pytest pytest-timeout
 	.venv-wheel/bin/python -m pytest tests/test_public_api.py tests/cli/test_flags.py \
-		tests/cli/test_verify.py tests/cli/test_zoo_commands.py
+		tests/cli/test_verify.py tests/cli/test_zoo_commands.py \
+		tests/export/lowering/native/test_build.py
 
 bench: $(VENV)/.installed demo ## the figures of benchmarks/, side by side in one run
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/verify_vgg16.py demo/vgg16
 	$(BIN)/python benchmarks/export_vgg16.py
+	$(BIN)/python benchmarks/mish_kernel.py
 
 clean:
 	rm -rf $(VENV) .venv-wheel .typing dist build demo *.egg-info

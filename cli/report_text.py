@@ -63,9 +63,7 @@ def print_report(report: Report) -> None:
         numeric=("rho2", "rhomax"),
     )
     for result in [r for r in report.candidates if r.verdict != "pass"][:_MAX_FAILURES]:
-        where = (
-            f"{result.place}, {result.optimization}, batch {result.batch}, {result.kind}"
-        )
+        where = f"{result.place}, {result.optimization}, batch {result.batch}, {result.kind}"
         print_lines([f"FAIL  {where}: {'; '.join(result.reasons)}"])
     print_lines([""])
     print_facts(_facts(report))

@@ -20,7 +20,13 @@ NATIVE_ORT_API_VERSION = 18
 NATIVE_LIBRARY_VARIABLE = "DLZOO_NATIVE_LIBRARY"
 BUILD_COMMAND = "python -m dlzoo.export.lowering.native"
 
-_SUFFIXES = {"darwin": ".dylib", "win32": ".dll"}
+#: With the ABI's version, as is the custom; a file that ended with .so would count as a Python
+#: module of the package, too.
+_SUFFIXES = {
+    "darwin": f".{NATIVE_ABI_VERSION}.dylib",
+    "win32": f"-{NATIVE_ABI_VERSION}.dll",
+}
+_ELF_SUFFIX = f".so.{NATIVE_ABI_VERSION}"
 #: e_machine by what platform.machine() says. Source: System V ABI, elf.h.
 _ELF_MACHINES = {
     "x86_64": 62,
@@ -39,7 +45,7 @@ _ELF_HEADER_BYTES, _ELF_SHARED_OBJECT, _PT_LOAD = 64, 3, 1
 
 def packaged_library_path() -> Path:
     """Where a build puts the library: beside its sources in the package."""
-    name = f"libdlzoo_native{_SUFFIXES.get(sys.platform, '.so')}"
+    name = f"libdlzoo_native{_SUFFIXES.get(sys.platform, _ELF_SUFFIX)}"
     return Path(__file__).parent / "lowering" / "native" / name
 
 

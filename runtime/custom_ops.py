@@ -106,8 +106,11 @@ def kernel_choices(
 
 def carried_libraries(bundle: Bundle) -> tuple[str, ...]:
     """Shared libraries among a bundle's files; none is loaded unless the user names it."""
-    names = (name for name in bundle.manifest.files if Path(name).suffix in _LIBRARY_SUFFIXES)
-    return tuple(sorted(names))
+    return tuple(
+        name
+        for name in sorted(bundle.manifest.files)
+        if _LIBRARY_SUFFIXES.intersection(Path(name).suffixes)
+    )
 
 
 def register_native_library(options: Any, library: NativeLibrary) -> None:

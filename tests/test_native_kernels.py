@@ -159,7 +159,7 @@ def test_a_library_that_is_none_is_one_line(bundle: Bundle, tmp_path: Path) -> N
 
 
 def carry(bundle: Bundle, library: Path) -> Path:
-    carried = bundle.path / "native" / "libdlzoo_native.so"
+    carried = bundle.path / "native" / "libdlzoo_native.so.1"
     carried.parent.mkdir()
     shutil.copy(library, carried)
     write_manifest(bundle.path, bundle.manifest)
@@ -180,7 +180,7 @@ def test_a_carried_library_is_never_loaded_unasked(
     done = command(copied, library="off")
     assert done.returncode == 0 and "cpu (function)" in done.stdout
     text = " ".join(done.stdout.split())
-    assert "carries native/libdlzoo_native.so, which is code" in text
+    assert "carries native/libdlzoo_native.so.1, which is code" in text
     assert not marker.exists()
     # That the marker can appear at all: the user names the library.
     done = command(copied, "--native-library", carried)
@@ -196,7 +196,7 @@ def test_a_carried_library_runs_when_named_and_unchanged(
 
     session_bundle = Bundle.open(copied.path)
     carried.write_bytes(carried.read_bytes() + b"\0")
-    with pytest.raises(dlzoo.errors.BundleError, match=r"native\.so was changed, and is not"):
+    with pytest.raises(dlzoo.errors.BundleError, match=r"native\.so\.1 was changed, and is not"):
         dlzoo.open_session(session_bundle, native_library=carried)
     stranger = carried.with_name("other.so")
     shutil.copy(native_library, stranger)

@@ -38,6 +38,15 @@ def test_the_library_holds_no_path_of_the_builder(native_library: Path) -> None:
     assert str(SOURCES_FOLDER).encode() not in native_library.read_bytes()
 
 
+def test_building_needs_no_other_package() -> None:
+    code = (
+        "import sys, dlzoo.export.lowering.native.build as build; "
+        "print({'torch', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules))"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert said == "set()\n"
+
+
 def test_no_compiler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)

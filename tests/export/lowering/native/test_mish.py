@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from native_kernels import (
     SPECIAL_VALUES,
     Floats,
+    changed_library,
     mish_float32_error,
     mish_float64,
     mish_model,
 )
 
+from dlzoo.runtime.custom_ops import find_native_library
 from dlzoo.runtime.session import Session, open_session
 
 PATHS = ("native", "function")
@@ -153,6 +155,28 @@ def test_any_number_of_threads_gives_the_same_bits(
     ]
     np.testing.assert_array_equal(answers[0].view(np.int32), answers[1].view(np.int32))
     assert_as_exact_as_pytorch(answers[0], x)
+
+
+@pytest.mark.parametrize("instructions", ["avx2", "baseline"])
+def test_lesser_processors(
+    model: Path, native_library: Path, tmp_path: Path, instructions: str
+) -> None:
+    """The loops that this processor would not choose, forced on it."""
+
+    def force(text: str) -> str:
+        text = text.replace('__builtin_cpu_supports("avx512f")', "false")
+        return text.replace(
+            'supports("avx2")', f'supports("avx2") && {instructions == "avx2":d}'
+        )
+
+    library = changed_library(tmp_path, force)
+    found = find_native_library(library)
+    assert found is not None
+    if found.instructions != instructions:
+        pytest.skip(f"this processor has no {instructions}")
+    x = np.append(np.linspace(-120, 30, 50_001), SPECIAL_VALUES).astype(np.float32)
+    for level in ("disabled", "all"):
+        assert_as_exact_as_pytorch(run(open_path(model, "native", library, level), x), x)
 
 
 @pytest.mark.parametrize("path", PATHS)
