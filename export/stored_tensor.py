@@ -26,6 +26,8 @@ _TENSOR_EXTERNAL, _TENSOR_LOCATION, _EXTERNAL = 13, 14, 1
 _KEY, _VALUE = 1, 2
 #: Shape inference reads small tensors (axes, sizes), so they stay inside a model.
 _MIN_STUB_BYTES = 1024
+#: Element types whose bytes numpy holds as they are: float32 and 64, float16, the integers.
+_STUB_TYPES = frozenset([1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,9 @@ class StoredTensor:
     @property
     def has_stub(self) -> bool:
         """Whether models made here hold a stub of it, so that a session needs the array."""
-        return self.raw is not None and len(self.raw) >= _MIN_STUB_BYTES
+        if self.raw is None or self.element_type not in _STUB_TYPES:
+            return False
+        return len(self.raw) >= _MIN_STUB_BYTES
 
     def array(self) -> npt.NDArray[Any]:
         """A copy of the values; bfloat16 comes back as float32."""

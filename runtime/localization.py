@@ -1,0 +1,410 @@
+"""The first wrong value of a model: which node, and is it wrong on right inputs, too?
+
+A reference gives the value that each node should have made: PyTorch, or another model. Values are
+compared where the model makes them; the first in topological order that is beyond the limits,
+with nothing beyond the limits before it, is the accused. Then its node is run alone on the
+reference's own values.
+
+Source: docs/DESIGN.md, section 6, rule 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import permutations
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dlzoo.errors import ArgumentError, BundleError, ProviderError
+from dlzoo.export.bundle import GraphNode, NoiseFloor
+from dlzoo.runtime.compare import UNIT_ROUNDOFFS
+from dlzoo.runtime.difference import (
+    Difference,
+    exact_difference,
+    failed_difference,
+    float_difference,
+    structure_fault,
+)
+from dlzoo.runtime.tapped_session import MAX_TAPPED_BYTES, Setting, TappedModel
+
+Array = npt.NDArray[Any]
+
+#: Other inputs that are tried on an accused node, to see whether it is the wiring that is wrong.
+_MAX_REWIRINGS = 24
+
+
+#: What a value should be, and how far float32 arithmetic may be from it.
+ReferenceValue = tuple[Array, NoiseFloor]
+
+
+class Reference(Protocol):
+    """Where the right values come from; the names are the reference's own."""
+
+    @property
+    def title(self) -> str:
+        """Whose values these are, for a sentence."""
+
+    def values(self, names: Sequence[str]) -> Mapping[str, ReferenceValue]:
+        """The values of the whole network on its inputs; what it does not have is left out."""
+
+    def values_from(self, name: str, given: Mapping[str, Array]) -> ReferenceValue | None:
+        """One value computed from others, or None where they do not determine it."""
+
+    def arguments(self, name: str) -> Sequence[str]:
+        """The values that the operator takes that makes this value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a value passes with."""
+
+    rho2: float
+    rhomax: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueCheck:
+    """One value of the model against its partner in the reference; true where it passes."""
+
+    value: str
+    partner: str
+    node: GraphNode
+    difference: Difference
+
+    def __bool__(self) -> bool:
+        return bool(self.difference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The accused: where the first wrong value comes from.
+
+    ``kind`` is ``node`` (the node is wrong on right inputs), ``input`` (it is right on the inputs
+    that the reference takes, but is wired to others: ``takes`` in place of ``expected``),
+    ``missing`` (the same, and no node makes ``expected``), or ``sum`` (no node alone is beyond
+    the limits; small errors add up to it).
+    """
+
+    check: ValueCheck
+    kind: str
+    nodes: tuple[GraphNode, ...]
+    alone: Difference | None
+    takes: str = ""
+    expected: str = ""
+
+
+@dataclass(kw_only=True)
+class Localizer:
+    """Finds the first wrong value of one model in one setting, on one set of inputs.
+
+    ``pairs`` maps the model's values to the reference's names of the same thing. ``twin`` makes
+    the model anew, with the same names: where one value of the reference is several nodes of the
+    model, it says which of them is wrong, provided that it is right itself.
+    """
+
+    model: TappedModel
+    pairs: Mapping[str, str]
+    reference: Reference
+    inputs: Mapping[str, Array]
+    limits: Limits
+    setting: Setting = field(default_factory=Setting)
+    max_bytes: int = MAX_TAPPED_BYTES
+    twin: Callable[[], TappedModel | None] | None = None
+    on_stage: Callable[[str], None] | None = None
+
+    def checks(self) -> Iterator[ValueCheck]:
+        """Compare every value that has a partner, in graph order, a chunk of memory at a time.
+
+        Of a model that cannot be run, the values before the node that stops it, and that one's.
+        """
+        runnable, reason = self._runnable()
+        made = {name for node in runnable for name in node.outputs}
+        values = [name for name in self.model.values if name in self.pairs and name in made]
+        chunks = self.model.chunks(values, self.inputs, self.max_bytes)
+        for number, chunk in enumerate(chunks):
+            if self.on_stage is not None:
+                self.on_stage(f"values, part {number + 1} of {len(chunks)}")
+            expected = self.reference.values([self.pairs[name] for name in chunk])
+            if reason:
+                got = self.model.run_alone(runnable, self.inputs, chunk, self.setting)
+            else:
+                got = self.model.run(self.inputs, chunk, self.setting)
+            for name in chunk:
+                wanted = expected.get(self.pairs[name])
+                if wanted is not None:
+                    yield self._check(
+                        name, compare_value(name, got[name], wanted, self.limits)
+                    )
+        if reason:
+            node = self.model.graph.nodes[len(runnable)]
+            name = node.outputs[0]
+            stopped = failed_difference(name, f"cannot be computed: {reason}")
+            yield ValueCheck(
+                value=name, partner=self.pairs.get(name, ""), node=node, difference=stopped
+            )
+
+    def _runnable(self) -> tuple[Sequence[GraphNode], str]:
+        """All nodes; or the most from the first on that run, and why the next one does not."""
+        nodes = self.model.graph.nodes
+        try:
+            self.model.run(self.inputs, [], self.setting)
+        except BundleError as error:
+            reason = str(error)
+        else:
+            return nodes, ""
+        good, bad = 0, len(nodes)
+        while good + 1 < bad:
+            middle = (good + bad) // 2
+            last = [name for name in nodes[middle - 1].outputs if name]
+            try:
+                self.model.run_alone(nodes[:middle], self.inputs, last[:1], self.setting)
+                good = middle
+            except BundleError as error:
+                bad, reason = middle, str(error)
+        return nodes[:good], reason
+
+    def find(self, checks: Sequence[ValueCheck]) -> tuple[Finding, ...]:
+        """The accused, the first one first; more than one where faults lie side by side."""
+        failed = {check.value for check in checks if not check}
+        found = []
+        for check in checks:
+            if check:
+                continue
+            nodes, taken = self.model.graph.segment(check.value, self._ends(check.value))
+            if failed & set(taken):
+                continue
+            found.append(self._judge_alone(check, nodes, taken, checks))
+        return tuple(found)
+
+    def _ends(self, value: str) -> list[str]:
+        return [name for name in self.pairs if name != value and name in self.model.values]
+
+    def _check(self, name: str, difference: Difference) -> ValueCheck:
+        return ValueCheck(
+            value=name,
+            partner=self.pairs[name],
+            node=self.model.graph.producers[name],
+            difference=difference,
+        )
+
+    def _judge_alone(
+        self,
+        check: ValueCheck,
+        nodes: list[GraphNode],
+        taken: list[str],
+        checks: Sequence[ValueCheck],
+    ) -> Finding:
+        """Run the accused nodes on the reference's values, then on those that it takes itself."""
+        if not set(taken) <= set(self.pairs) | set(self.inputs):
+            return Finding(check=check, kind="node", nodes=tuple(nodes), alone=None)
+        walk = self._walk(check.partner)
+        named = [self.pairs[name] for name in taken if name in self.pairs]
+        right = self.reference.values([*named, *walk, check.partner])
+        given = {
+            name: self._given(name, right[self.pairs[name]][0])
+            if name in self.pairs
+            else self.inputs[name]
+            for name in taken
+        }
+        wanted = right[check.partner]
+        alone = self._run_alone(check, nodes, given, wanted)
+        if alone:
+            return self._upstream(check, nodes, alone, checks)
+        if len(nodes) > 1 and self.twin is not None:
+            narrowed = self._narrow(check, nodes, given, wanted)
+            if narrowed is not None:
+                return narrowed
+        for replaced, expected in self._rewirings(taken, walk, right):
+            arrays = given | {
+                name: self._given(name, right[other][0]) for name, other in replaced.items()
+            }
+            if self._run_alone(check, nodes, arrays, wanted):
+                takes = next(iter(replaced))
+                has_node = expected in set(self.pairs.values())
+                return Finding(
+                    check=check,
+                    kind="input" if has_node else "missing",
+                    nodes=tuple(nodes),
+                    alone=alone,
+                    takes=takes,
+                    expected=expected,
+                )
+        return Finding(check=check, kind="node", nodes=tuple(nodes), alone=alone)
+
+    def _narrow(
+        self,
+        check: ValueCheck,
+        nodes: list[GraphNode],
+        given: Mapping[str, Array],
+        wanted: ReferenceValue,
+    ) -> Finding | None:
+        """The one of several nodes that is wrong alone on the inputs that the twin has."""
+        assert self.twin is not None
+        twin = self.twin()
+        if twin is None or check.value not in twin.graph.producers:
+            return None
+        right_nodes, taken = twin.graph.segment(check.value, given)
+        if not set(taken) <= set(given):
+            return None
+        made = [name for node in right_nodes for name in node.outputs if name]
+        inputs = {name: given[name] for name in taken}
+        try:
+            right = {**given, **twin.run_alone(right_nodes, inputs, made, self.setting)}
+        except BundleError:
+            return None
+        if not compare_value(check.value, right[check.value], wanted, self.limits):
+            return None  # what the exporter writes is wrong every time
+        for node in nodes:
+            taken = [name for name in node.inputs if name in right]
+            known = [name for name in node.outputs if name in right]
+            unknown = set(node.inputs) - set(right) - set(self.model.graph.initializers) - {""}
+            if unknown or not known:
+                continue
+            alone = self._run_alone(
+                replace(check, value=known[0]),
+                [node],
+                {name: right[name] for name in taken},
+                (right[known[0]].astype(np.float64), NoiseFloor(rms=0.0, max=0.0)),
+            )
+            if alone:
+                continue
+            twins = twin.graph.producers[known[0]].inputs
+            other = [n for n in twins if n in right and n not in node.inputs]
+            kind = "node"
+            if other and node.op_type == twin.graph.producers[known[0]].op_type:
+                kind = "input" if other[0] in self.model.graph.producers else "missing"
+            taken_wrongly = [name for name in taken if name not in twins]
+            return Finding(
+                check=check,
+                kind=kind,
+                nodes=(node,),
+                alone=alone,
+                takes=taken_wrongly[0] if kind != "node" and taken_wrongly else "",
+                expected=other[0] if kind != "node" else "",
+            )
+        return None
+
+    def _walk(self, partner: str) -> list[str]:
+        """The reference's values before this one, back to those that the model has, too."""
+        paired = set(self.pairs.values())
+        found: dict[str, None] = {}
+        pending = list(self.reference.arguments(partner))
+        while pending:
+            name = pending.pop(0)
+            if name not in found:
+                found[name] = None
+                if name not in paired:
+                    pending += self.reference.arguments(name)
+        return list(found)
+
+    def _rewirings(
+        self, taken: list[str], walk: list[str], right: Mapping[str, ReferenceValue]
+    ) -> Iterator[tuple[dict[str, str], str]]:
+        """Other values for the inputs: in the reference's order, then one by one."""
+        floats = [name for name in taken if name in self.pairs]
+        own = [self.pairs[name] for name in floats]
+        paired = set(self.pairs.values())
+        ordered = [name for name in walk if name in paired and name in right]
+        num_tried = 0
+        if len(floats) == len(ordered) and ordered != own:
+            yield dict(zip(floats, ordered, strict=True)), ordered[0]
+            num_tried += 1
+        elif set(own) == set(ordered) and 1 < len(own) <= 3:
+            for order in permutations(own):
+                if list(order) != own:
+                    yield dict(zip(floats, order, strict=True)), order[0]
+                    num_tried += 1
+        for name in floats:
+            shape = right[self.pairs[name]][0].shape
+            for other in walk:
+                if other == self.pairs[name] or other not in right:
+                    continue
+                if right[other][0].shape == shape and num_tried < _MAX_REWIRINGS:
+                    num_tried += 1
+                    yield {name: other}, other
+
+    def _given(self, name: str, array: Array) -> Array:
+        return array.astype(self.model.values[name][0]) if name in self.model.values else array
+
+    def _run_alone(
+        self,
+        check: ValueCheck,
+        nodes: Sequence[GraphNode],
+        given: Mapping[str, Array],
+        wanted: ReferenceValue,
+    ) -> Difference:
+        try:
+            got = self.model.run_alone(nodes, given, [check.value], self.setting)
+        except (ArgumentError, BundleError, ProviderError) as error:
+            return failed_difference(check.value, f"cannot be computed: {error}")
+        return compare_value(check.value, got[check.value], wanted, self.limits)
+
+    def _upstream(
+        self,
+        check: ValueCheck,
+        nodes: list[GraphNode],
+        alone: Difference,
+        checks: Sequence[ValueCheck],
+    ) -> Finding:
+        """The node before it that is worst on right inputs, by the noise of that node alone.
+
+        An error below the noise that has gathered so far can grow beyond it later, where noise
+        averages out and the error does not.
+        """
+        before = {node.index for node in self.model.graph.segment(check.value, [])[0]}
+        worst: Finding | None = None
+        for other in checks:
+            if other.node.index not in before or other.value == check.value:
+                continue
+            segment, taken = self.model.graph.segment(other.value, self._ends(other.value))
+            named = [self.pairs[name] for name in taken if name in self.pairs]
+            right = self.reference.values(named)
+            if len(right) < len(set(named)):
+                continue
+            given = {
+                name: self._given(name, right[self.pairs[name]][0])
+                for name in taken
+                if name in self.pairs
+            }
+            wanted = self.reference.values_from(
+                other.partner, {self.pairs[name]: array for name, array in given.items()}
+            )
+            given |= {name: self.inputs[name] for name in taken if name not in given}
+            if wanted is None:
+                continue
+            difference = self._run_alone(other, segment, given, wanted)
+            if not difference and (
+                worst is None or worst.alone is None or _rho(difference) > _rho(worst.alone)
+            ):
+                worst = Finding(
+                    check=other, kind="node", nodes=tuple(segment), alone=difference
+                )
+        return worst or Finding(check=check, kind="sum", nodes=tuple(nodes), alone=alone)
+
+
+def compare_value(name: str, array: Any, wanted: ReferenceValue, limits: Limits) -> Difference:
+    """One value against its reference, by rules 1 to 4 of the verdict."""
+    dtype = getattr(getattr(array, "dtype", None), "name", "")
+    expected, noise = wanted
+    fault = structure_fault(array, expected, dtype)
+    if fault:
+        return failed_difference(name, fault)
+    if array.dtype.kind != "f":
+        return exact_difference(name, array, expected)
+    return float_difference(
+        name,
+        array,
+        expected,
+        noise,
+        unit_roundoff=UNIT_ROUNDOFFS[dtype],
+        rho2_limit=limits.rho2,
+        rhomax_limit=limits.rhomax,
+        tolerated=set(),
+    )
+
+
+def _rho(difference: Difference) -> float:
+    return np.inf if difference.rho2 is None else difference.rho2
