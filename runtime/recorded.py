@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dlzoo.errors import ArgumentError, BundleError
 from dlzoo.export.bundle import GoldenSet, NoiseFloor, read_test_data_set
+from dlzoo.runtime.custom_ops import AUTO
 from dlzoo.runtime.difference import root_mean_square
 from dlzoo.runtime.session import Session, open_session
 
@@ -25,7 +26,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 #: the zoo at input scales 1 and 50, PyTorch's float32 outputs then lie at rho2 0.5 to 1.6 from
 #: ONNX Runtime's and at rhomax 0.4 to 3.1, and any weight tensor that is off by a thousandth fails.
 _STEPS = 2
-_SEEDS = (0, 1, 2)
+MOVE_SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ def recorded_golden_sets(
     rho2_limit: float,
     rhomax_limit: float,
     tolerance: Tolerance | None = None,
+    native_library: str | Path = AUTO,
     on_stage: Callable[[str], None] | None = None,
 ) -> tuple[list[GoldenSet], list[str]]:
     """Read ONNX test data for a model as golden sets: (the sets, what a reader should know).
@@ -70,13 +72,16 @@ def recorded_golden_sets(
         rho2_limit: the limit that the sets will be judged by.
         rhomax_limit: likewise.
         tolerance: the caller's own bound in place of the estimate.
+        native_library: kernels for operators of domain ``dlzoo``, as for ``open_session``.
         on_stage: is told what is being done.
 
     Raises:
         BundleError: the data are damaged, or are not those of this model.
         ArgumentError: there is nothing to estimate from; a tolerance must be named.
     """
-    session = open_session(path, "cpu", optimization="disabled")
+    session = open_session(
+        path, "cpu", optimization="disabled", native_library=native_library
+    )
     sets, notes = [], []
     for place in _data_folders(folder):
         inputs, recorded = _named(session, place)
@@ -156,8 +161,8 @@ def _estimated_noise(
         )
     outputs = session.run(inputs)
     worst = dict.fromkeys(outputs, (0.0, 0.0))
-    for seed in _SEEDS:
-        moved = session.run(_moved(inputs, seed))
+    for seed in MOVE_SEEDS:
+        moved = session.run(moved_inputs(inputs, seed))
         for name, output in outputs.items():
             if not isinstance(output, np.ndarray) or output.dtype.kind != "f":
                 continue
@@ -171,7 +176,7 @@ def _estimated_noise(
     return {name: NoiseFloor(*values) for name, values in worst.items()}
 
 
-def _moved(inputs: Mapping[str, npt.NDArray[Any]], seed: int) -> Arrays:
+def moved_inputs(inputs: Mapping[str, npt.NDArray[Any]], seed: int) -> Arrays:
     """The inputs with every float element moved by ``_STEPS`` units in the last place."""
     rng = np.random.default_rng(seed)
     moved = {}
