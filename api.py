@@ -116,7 +116,12 @@ def _verify_recorded(
 
     limits: dict[str, Any] = {"rho2_limit": RHO2_LIMIT, "rhomax_limit": RHOMAX_LIMIT}
     golden_sets, notes = recorded_golden_sets(
-        path, folder, tolerance=tolerance, on_stage=where["on_stage"], **limits
+        path,
+        folder,
+        tolerance=tolerance,
+        native_library=where["native_library"],
+        on_stage=where["on_stage"],
+        **limits,
     )
     return verify_model(path, golden_sets, notes=notes, **limits, **where)
 

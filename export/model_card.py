@@ -36,6 +36,10 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
     lines += [f"| output | {spec}, {manifest.head} |" for spec in manifest.outputs]
     lines += [
         f"| ONNX | opset {manifest.opset}, IR {manifest.ir_version}, {manifest.precision} |",
+        *(
+            f"| custom operator | {op}: a function in the file, or its native kernel |"
+            for op in manifest.custom_ops
+        ),
         f"| weights | {manifest.describe_weights()} |",
         f"| preprocessing | {_preprocessing_text(manifest)} |",
         "",
@@ -48,7 +52,7 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {c['provider']} | {c['optimization']} | {c['batch']} | {c['kind']} "
+        f"| {_place(c)} | {c['optimization']} | {c['batch']} | {c['kind']} "
         f"| {_number(c['rho2'])} | {_number(c['rhomax'])} | {c['verdict']} |"
         for c in parity["candidates"]
     ]
@@ -60,6 +64,12 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
         ]
     lines += ["", "Replay it: `dlzoo verify <this folder>`.", ""]
     return "\n".join(lines)
+
+
+def _place(candidate: Mapping[str, Any]) -> str:
+    """The provider, and how custom operators ran there."""
+    kernels = candidate.get("kernels")
+    return f"{candidate['provider']} ({kernels})" if kernels else str(candidate["provider"])
 
 
 def _preprocessing_text(manifest: Manifest) -> str:

@@ -76,8 +76,9 @@ def test_the_manifest_names_the_operator_and_the_proof_ran_both_ways(bundle: Bun
     levels = ("disabled", "basic", "all")
     assert ways == {(level, way) for level in levels for way in ("native", "function")}
     assert {c["verdict"] for c in candidates} == {"pass"}
-    page = (bundle.path / "report.html").read_text()
-    assert "cpu (native)" in page and "cpu (function)" in page
+    for paper in ("report.html", "MODEL_CARD.md"):
+        text = (bundle.path / paper).read_text()
+        assert "cpu (native)" in text and "cpu (function)" in text
 
 
 def test_verify_runs_both_ways_where_the_library_is_and_one_where_not(
@@ -101,6 +102,20 @@ def test_the_command_says_which_way_ran(bundle: Bundle, native_library: Path) ->
     without = command(bundle, "--native-library=off", "--json", library=native_library)
     assert without.returncode == 0
     assert {c["kernels"] for c in json.loads(without.stdout)["candidates"]} == {"function"}
+
+
+def test_a_bare_file_with_recorded_outputs_runs_both_ways(
+    bundle: Bundle, native_library: Path, tmp_path: Path
+) -> None:
+    golden = bundle.path / "golden" / "test_data_set_0"
+    for library, ways in ((native_library, {"native", "function"}), ("off", {"function"})):
+        report = dlzoo.verify(bundle.model_path, golden=golden, native_library=library)
+        assert report and {result.kernels for result in report.candidates} == ways
+    wrong = changed_library(tmp_path, lambda text: text.replace("n + 2.0f)", "n + 2.0001f)"))
+    report = dlzoo.verify(bundle.model_path, golden=golden, native_library=wrong)
+    # The recorded outputs are right, and so is the function: the kernel alone fails.
+    failed = {r.kernels for r in report.candidates if r.verdict == "fail"}
+    assert failed == {"native"}
 
 
 def test_a_fault_in_the_kernel_is_caught(
@@ -196,7 +211,9 @@ def test_a_carried_library_runs_when_named_and_unchanged(
 
     session_bundle = Bundle.open(copied.path)
     carried.write_bytes(carried.read_bytes() + b"\0")
-    with pytest.raises(dlzoo.errors.BundleError, match=r"native\.so\.1 was changed, and is not"):
+    with pytest.raises(
+        dlzoo.errors.BundleError, match=r"native\.so\.1 was changed, and is not"
+    ):
         dlzoo.open_session(session_bundle, native_library=carried)
     stranger = carried.with_name("other.so")
     shutil.copy(native_library, stranger)

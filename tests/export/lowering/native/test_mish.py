@@ -1,5 +1,7 @@
 """Mish by its native kernel and by its function: both against PyTorch in float64."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +157,34 @@ def test_any_number_of_threads_gives_the_same_bits(
     ]
     np.testing.assert_array_equal(answers[0].view(np.int32), answers[1].view(np.int32))
     assert_as_exact_as_pytorch(answers[0], x)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists(), reason="needs the times of threads in /proc"
+)
+def test_the_sessions_threads_do_the_work(model: Path, native_library: Path) -> None:
+    """As many threads spend time on it as the session has: it starts none of its own."""
+    code = (
+        "import os, sys, time, numpy as np, onnxruntime as o\n"
+        "options = o.SessionOptions()\n"
+        "options.intra_op_num_threads = int(sys.argv[3])\n"
+        "options.add_session_config_entry('session.intra_op.allow_spinning', '0')\n"
+        "options.register_custom_ops_library(sys.argv[2])\n"
+        "session = o.InferenceSession(sys.argv[1], options)\n"
+        "x = np.zeros(4_000_000, np.float32)\n"
+        "def nanoseconds():\n"
+        "    tasks = os.listdir('/proc/self/task')\n"
+        "    return {t: int(open(f'/proc/self/task/{t}/schedstat').read().split()[0])"
+        " for t in tasks}\n"
+        "before = nanoseconds()\n"
+        "for _ in range(20): session.run(None, {'x': x})\n"
+        "after = nanoseconds()\n"
+        "print(sum(after[t] - before.get(t, 0) > 2_000_000 for t in after))"
+    )
+    for num_threads in (1, 2, 3):
+        arguments = [str(model), str(native_library), str(num_threads)]
+        said = subprocess.check_output([sys.executable, "-c", code, *arguments], text=True)
+        assert int(said) == num_threads
 
 
 @pytest.mark.parametrize("instructions", ["avx2", "baseline"])
