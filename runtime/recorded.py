@@ -79,9 +79,7 @@ def recorded_golden_sets(
         BundleError: the data are damaged, or are not those of this model.
         ArgumentError: there is nothing to estimate from; a tolerance must be named.
     """
-    session = open_session(
-        path, "cpu", optimization="disabled", native_library=native_library
-    )
+    session = open_session(path, "cpu", optimization="disabled", native_library=native_library)
     sets, notes = [], []
     for place in _data_folders(folder):
         inputs, recorded = _named(session, place)
