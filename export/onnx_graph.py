@@ -52,10 +52,14 @@ class OnnxGraph:
 
     @property
     def custom_ops(self) -> tuple[str, ...]:
-        """The operators of domain ``dlzoo``, as ``dlzoo::Mish``."""
-        return tuple(
-            sorted(op for op in self.num_nodes_by_op if op.startswith(f"{CUSTOM_DOMAIN}::"))
-        )
+        """The operators of domain ``dlzoo``, in subgraphs and functions too, as ``dlzoo::Mish``."""
+        places: list[ir.Graph | ir.Function] = [self.model.graph]
+        places += self.model.functions.values()
+        nodes = (node for place in places for node in place.all_nodes())
+        ops = {
+            f"{node.domain}::{node.op_type}" for node in nodes if node.domain == CUSTOM_DOMAIN
+        }
+        return tuple(sorted(ops))
 
     def save(self, path: Path) -> SavedModel:
         """Write the model to ``path``; the same weights give the same bytes.

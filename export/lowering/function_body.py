@@ -123,36 +123,52 @@ def attach_functions(
     Raises:
         ExportError: an operator has no body, or a node does not fit it.
     """
-    used = [node for node in model.graph.all_nodes() if node.domain == CUSTOM_DOMAIN]
+    used = _own_nodes(model.graph)
     if not used:
         return ()
     opset = model.opset_imports.get("", 0)
-    names = sorted({node.op_type for node in used})
-    for name in names:
-        key = (CUSTOM_DOMAIN, name, "")
-        if key in model.functions:
-            continue
-        given = (functions or {}).get(name)
-        dtypes = {
-            value.dtype
-            for node in used
-            if node.op_type == name
-            for value in node.inputs
-            if value is not None and value.dtype is not None
-        }
-        model.functions[key] = given or function_body(name, opset, dtypes)
+    inputs = (value for node in used for value in node.inputs)
+    dtypes = {value.dtype for value in inputs if value is not None and value.dtype is not None}
+    callers: list[str] = []
+
+    def attach(node: ir.Node) -> None:
+        key = (CUSTOM_DOMAIN, node.op_type, "")
+        if node.op_type in callers:
+            raise ExportError(
+                f"The body of {CUSTOM_DOMAIN}::{callers[0]} calls {CUSTOM_DOMAIN}::{node.op_type} "
+                "in a circle, which ONNX does not know. Write it without."
+            )
+        if key not in model.functions:
+            given = (functions or {}).get(node.op_type)
+            body = given or function_body(node.op_type, opset, dtypes)
+            callers.append(node.op_type)
+            for inner in _own_nodes(body):  # before its caller, as onnx.reference wants them
+                attach(inner)
+            callers.pop()
+            model.functions[key] = body
+        _check_node(node, model.functions[key], opset)
+
+    for node in used:
+        attach(node)
     model.opset_imports[CUSTOM_DOMAIN] = DOMAIN_VERSION
     model.ir_version = max(model.ir_version or 0, LOWEST_IR_VERSION)
-    for node in used:
-        _check_node(node, model.functions[CUSTOM_DOMAIN, node.op_type, ""], opset)
+    names = sorted(name for domain, name, _ in model.functions if domain == CUSTOM_DOMAIN)
     return tuple(f"{CUSTOM_DOMAIN}::{name}" for name in names)
+
+
+def _own_nodes(place: ir.Graph | ir.Function) -> list[ir.Node]:
+    """Nodes of domain ``dlzoo``, those in subgraphs included."""
+    return [node for node in place.all_nodes() if node.domain == CUSTOM_DOMAIN]
 
 
 def _check_node(node: ir.Node, function: ir.Function, opset: int) -> None:
     name = f"Node {node.name!r}, {CUSTOM_DOMAIN}::{node.op_type},"
-    got = (len(node.inputs), len(node.outputs), sorted(node.attributes))
-    expected = (len(function.inputs), len(function.outputs), sorted(function.attributes))
-    if got != expected:
+    got, expected = (
+        (len(place.inputs), len(place.outputs), sorted(place.attributes))
+        for place in (node, function)
+    )
+    required = {key for key, attr in function.attributes.items() if attr.value is None}
+    if got[:2] != expected[:2] or not required <= set(got[2]) <= set(expected[2]):
         raise ExportError(
             f"{name} has {got[0]} inputs, {got[1]} outputs and the attributes {got[2]}, its body "
             f"takes {expected[0]}, {expected[1]} and {expected[2]}. Choose another spelling."

@@ -12,6 +12,7 @@ from native_kernels import SPECIAL_VALUES, mish_float32_error, mish_float64, mis
 from dlzoo.errors import ExportError
 from dlzoo.export.bundle import read_onnx_header
 from dlzoo.export.lowering.function_body import attach_functions, function_body
+from dlzoo.runtime.session import open_session
 
 
 def model_of(
@@ -86,6 +87,60 @@ def test_a_body_of_the_users_own_is_taken() -> None:
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
 
 
+def test_a_body_that_calls_another_function_brings_that_along(tmp_path: Path) -> None:
+    body = ir.serde.deserialize_function(
+        onnx.parser.parse_function(
+            '<opset_import: ["" : 20, "dlzoo" : 1], domain: "dlzoo"> '
+            "Mash (X) => (Y) { Z = dlzoo.Mish (X) Y = Neg (Z) }"
+        )
+    )
+    model = model_of(ir.Node("dlzoo", "Mash", [ir.val("x")]))
+    used = ("dlzoo::Mash", "dlzoo::Mish")
+    assert attach_functions(model, {"Mash": body}) == used
+    assert {key[1] for key in model.functions} == {"Mash", "Mish"}
+    onnx.save(ir.to_proto(model), tmp_path / "m.onnx")
+    assert read_onnx_header(tmp_path / "m.onnx").functions == used
+    x = np.array([1.0], np.float32)
+    (y,) = onnx.reference.ReferenceEvaluator(onnx.load(tmp_path / "m.onnx")).run(
+        None, {"x": x}
+    )
+    np.testing.assert_allclose(y, [-0.8650984], rtol=1e-6)
+
+
+def test_a_body_that_calls_itself_is_one_line() -> None:
+    body = ir.serde.deserialize_function(
+        onnx.parser.parse_function(
+            '<opset_import: ["" : 20, "dlzoo" : 1], domain: "dlzoo"> '
+            "Mash (X) => (Y) { Y = dlzoo.Mash (X) }"
+        )
+    )
+    with pytest.raises(ExportError, match=r"dlzoo::Mash calls dlzoo::Mash in a circle"):
+        attach_functions(model_of(ir.Node("dlzoo", "Mash", [ir.val("x")])), {"Mash": body})
+
+
+@pytest.mark.parametrize("library", ["native", "off"])
+def test_nodes_in_subgraphs_are_found(
+    tmp_path: Path, native_library: Path, library: str
+) -> None:
+    model = ir.from_proto(
+        onnx.parser.parse_model(
+            '<ir_version: 10, opset_import: ["" : 20, "dlzoo" : 1]> '
+            "g (bool c, float[n] x) => (float[n] y) { y = If (c) <"
+            "then_branch = t () => (float[n] a) { a = dlzoo.Mish (x) }, "
+            "else_branch = e () => (float[n] b) { z = Neg (x) b = dlzoo.Mish (z) }> }"
+        )
+    )
+    assert attach_functions(model) == ("dlzoo::Mish",)
+    onnx.save(ir.to_proto(model), tmp_path / "m.onnx")
+    choice = native_library if library == "native" else library
+    session = open_session(tmp_path / "m.onnx", native_library=choice)
+    assert set(session.custom_ops.values()) == {
+        "native" if library == "native" else "function"
+    }
+    y = session.run({"c": np.array(False), "x": np.array([-1.0], np.float32)})["y"]
+    np.testing.assert_allclose(y, [0.8650984], rtol=1e-6)
+
+
 def test_an_operator_without_a_body_is_one_line() -> None:
     with pytest.raises(ExportError) as caught:
         attach_functions(model_of(ir.Node("dlzoo", "Mash", [ir.val("x")])))
@@ -104,6 +159,26 @@ def test_a_node_that_does_not_fit_its_body_is_one_line() -> None:
     x, beta = ir.val("x"), ir.AttrFloat32("beta", 2.0)
     with pytest.raises(ExportError, match=r"'mish', dlzoo::Mish, .* attributes \['beta'\]"):
         attach_functions(model_of(ir.Node("dlzoo", "Mish", [x], [beta], name="mish")))
+
+
+def test_attributes_must_be_those_of_the_body() -> None:
+    text = (
+        '<opset_import: ["" : 20], domain: "dlzoo"> Scale <a, b: float = 1.0> (X) => (Y) '
+        "{ c = Constant <value_float: float = @a> () d = Constant <value_float: float = @b> () "
+        "e = Mul (c, d) Y = Mul (X, e) }"
+    )
+    body = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+
+    def attach(*names: str) -> None:
+        attributes = [ir.AttrFloat32(name, 2.0) for name in names]
+        node = ir.Node("dlzoo", "Scale", [ir.val("x")], attributes)
+        attach_functions(model_of(node), {"Scale": body.clone()})
+
+    attach("a")
+    attach("a", "b")
+    for names in ((), ("b",), ("a", "c")):
+        with pytest.raises(ExportError, match=r"its body takes 1, 1 and \['a', 'b'\]"):
+            attach(*names)
 
 
 def test_a_body_in_another_opset_is_one_line() -> None:
