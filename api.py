@@ -130,9 +130,9 @@ def _fresh_golden_sets(
     bundle: Bundle, against: str | nn.Module, weights: str, seed: int
 ) -> list[GoldenSet]:
     """PyTorch's answers to inputs of the bundle's shapes that nobody has seen."""
+    from dlzoo.export.fresh_golden_sets import fresh_golden_sets
     from dlzoo.export.input_spec import InputSpec
     from dlzoo.export.model_source import SourceOptions, load_source
-    from dlzoo.export.plan import fresh_golden_sets
     from dlzoo.export.tracing_state import in_eval_mode
 
     module = against

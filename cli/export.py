@@ -42,7 +42,10 @@ def export(
     opset: Annotated[int, typer.Option(help="The ONNX opset to deliver.")] = 20,
     batch: Annotated[str, typer.Option(help="dynamic, or a fixed number.")] = "dynamic",
     image_size: Annotated[
-        str | None, typer.Option(help="dynamic, or H,W; the model's own if absent.")
+        str | None,
+        typer.Option(
+            help="H,W, LOW..HIGH for a range, or dynamic; the model's own if absent."
+        ),
     ] = None,
     head: Annotated[
         str, typer.Option(help="What the output is: logits, softmax or sigmoid.")
@@ -67,10 +70,12 @@ def export(
     The bundle holds the model, the data that prove it, and a report. Where the proof fails,
     nothing is written and the exit status is 1.
     """
+    from dlzoo.export.image_size import parse_image_size
+
     asked: dict[str, Any] = {
         "opset": opset,
         "batch": _parse_batch(batch),
-        "image_size": _parse_image_size(image_size),
+        "image_size": parse_image_size(image_size),
         "head": head,
         "include_preprocessing": include_preprocessing,
     }
@@ -120,17 +125,4 @@ def _parse_batch(text: str) -> int | None:
     raise ArgumentError(
         f"--batch got {text!r}, expected 'dynamic' or a number from 1 up. "
         "Write for example --batch 8."
-    )
-
-
-def _parse_image_size(text: str | None) -> tuple[int, int] | str | None:
-    """Height and width, 'dynamic', or None for the model's own size."""
-    if text is None or text == "dynamic":
-        return text
-    parts = text.replace("x", ",").split(",")
-    if len(parts) == 2 and all(part.isdecimal() and int(part) > 0 for part in parts):
-        return int(parts[0]), int(parts[1])
-    raise ArgumentError(
-        f"--image-size got {text!r}, expected 'dynamic' or height,width in pixels. "
-        "Write for example --image-size 256,320."
     )

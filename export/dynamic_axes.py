@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import onnx_ir as ir
 import torch
@@ -45,11 +45,19 @@ def dynamic_ranges(
     return ranges
 
 
-def refuse_adaptive_pooling(module: nn.Module, program: torch.export.ExportedProgram) -> None:
+def refuse_adaptive_pooling(
+    module: nn.Module, program: torch.export.ExportedProgram, lowered: Container[str]
+) -> None:
     """Refuse windows that depend on an open image size.
 
     The exporter computes them from the example's size and writes them down as constants: the
     graph then gives wrong shapes at other sizes, without a word.
+
+    Args:
+        module: the network.
+        program: its trace.
+        lowered: operators that are translated for any size, such as
+            ``aten._adaptive_avg_pool2d.default``.
 
     Raises:
         DynamicAxisError: there is such a pooling; its module is named.
@@ -59,8 +67,11 @@ def refuse_adaptive_pooling(module: nn.Module, program: torch.export.ExportedPro
         stack = node.meta.get("nn_module_stack") or {}
         path, layer = next(reversed(stack.values()), ("", ""))
         is_adaptive = "adaptive" in operator or "Adaptive" in str(layer)
-        # Pooling to 1 x 1 is a mean over whatever size there is.
-        if is_adaptive and "mean" not in str(node.target) and _has_open_size(node):
+        # Pooling to 1 x 1 is a mean over whatever size there is; what has a lowering of ours
+        # computes its windows from the size.
+        if str(node.target) in lowered or "mean" in str(node.target):
+            continue
+        if is_adaptive and _has_open_size(node):
             where = f"module {path!r}" if path else "its forward"
             raise DynamicAxisError(
                 f"The image size of {type(module).__name__} cannot be dynamic: the adaptive "

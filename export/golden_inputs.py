@@ -11,53 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dlzoo.export.bundle import AxisRange, TensorSpec
+from dlzoo.export.bundle import TensorSpec
+from dlzoo.export.proved_sizes import BATCHES
 
 Array = npt.NDArray[Any]
 _Fill = Callable[[np.random.Generator, tuple[int, ...], np.dtype[Any]], Array]
 
-#: Batches that a dynamic one is proved at; the graph is traced with 2, so 3 is held out.
-BATCHES = (1, 2, 3)
-#: Held-out image sizes, as fractions of the traced one: smaller, much smaller, larger; the rest
-#: stand in where the graph's range excludes one of these.
-_SIZE_FRACTIONS = (0.87, 0.67, 1.15, 0.75, 0.6, 1.3, 1.5)
-_NUM_HELD_OUT = 3
 #: A large fixed batch gets fewer sets, not a larger total than about this many samples.
 MAX_SAMPLES = 9
 #: The range of an input's second scale (DESIGN 6): activations saturate, errors do not hide.
 _LARGE_SCALE = 50.0
-
-
-def sizes_to_prove(
-    ranges: Mapping[str, AxisRange], traced: Mapping[str, int], *, batch_symbol: str = "batch"
-) -> dict[str, tuple[int, ...]]:
-    """At which sizes each symbol is proved; of an image axis, the traced size comes first.
-
-    Image sizes are odd (so multiples of no stride), three of them held out, and differ between
-    height and width.
-
-    >>> from dlzoo.export.bundle import AxisRange
-    >>> free = {s: AxisRange(symbol=s, min=1, max=None, proved=()) for s in ("batch", "height", "width")}
-    >>> sizes_to_prove(free, {"height": 224, "width": 224})
-    {'batch': (1, 2, 3), 'height': (224, 195, 151, 257), 'width': (224, 151, 257, 195)}
-    """
-    sizes: dict[str, tuple[int, ...]] = {}
-    image_symbols = [symbol for symbol in ranges if symbol != batch_symbol]
-    for symbol, axis in ranges.items():
-        if symbol == batch_symbol:
-            wanted = [n for n in BATCHES if _is_inside(n, axis)]
-        else:
-            odd = [int(traced[symbol] * fraction) | 1 for fraction in _SIZE_FRACTIONS]
-            inside = [n for n in dict.fromkeys(odd) if _is_inside(n, axis)]
-            held_out = [n for n in inside if n != traced[symbol]][:_NUM_HELD_OUT]
-            turn = image_symbols.index(symbol) % max(1, len(held_out))
-            wanted = [traced[symbol], *held_out[turn:], *held_out[:turn]]
-        sizes[symbol] = tuple(wanted) or (axis.min,)
-    return sizes
-
-
-def _is_inside(size: int, axis: AxisRange) -> bool:
-    return axis.min <= size and (axis.max is None or size <= axis.max)
 
 
 def golden_inputs(
@@ -78,7 +41,8 @@ def golden_inputs(
 
     Args:
         inputs: what the graph takes.
-        sizes: the sizes to prove of each symbol in ``inputs``, see :func:`sizes_to_prove`.
+        sizes: the sizes to prove of each symbol in ``inputs``, see
+            :func:`~dlzoo.export.proved_sizes.sizes_to_prove`.
         seed: draws everything.
         batch_symbol: the symbol of the axis that counts samples.
         share_batches: put several kinds into one batch, 6 samples in place of 9, for networks

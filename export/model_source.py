@@ -30,8 +30,8 @@ class ModelSource:
     output_names: tuple[str, ...]
     #: Whether its one output is [N, K]: scores that a head can turn into probabilities.
     gives_scores: bool = True
-    #: The smallest height and width that the layers accept.
-    min_image_size: tuple[int, int] = (1, 1)
+    #: The smallest height and width that the layers accept, where a card says so.
+    min_image_size: tuple[int, int] | None = None
     #: The one batch that it was traced with, of a program that was exported before.
     fixed_batch: int | None = None
     #: Facts for the manifest: family, summary, paper, counts.

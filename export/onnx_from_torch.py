@@ -16,6 +16,7 @@ import dlzoo
 from dlzoo.errors import ArgumentError, ExportError, OpsetError
 from dlzoo.export.bundle import TensorSpec
 from dlzoo.export.dynamic_axes import DynamicAxes, dynamic_ranges, refuse_adaptive_pooling
+from dlzoo.export.image_size import ImageSize, parse_image_size
 from dlzoo.export.lowering.translation import LoweringPlan
 from dlzoo.export.lowering_record import record_lowering
 from dlzoo.export.module_call import bind_inputs
@@ -32,6 +33,8 @@ from dlzoo.export.tracing_state import in_eval_mode, without_chatter
 
 __all__ = ["DEFAULT_OPSET", "DynamicAxes", "ExportOptions", "OnnxGraph", "onnx_from_torch"]
 
+#: The sizes that an open axis is to take, by its symbol.
+AxisRanges = Mapping[str, tuple[int, int]]
 #: MaxPool-22, InstanceNormalization-22 and Elu-22 have no CUDA kernel in onnxruntime-gpu 1.31.
 DEFAULT_OPSET = 20
 
@@ -40,18 +43,29 @@ DEFAULT_OPSET = 20
 class ExportOptions:
     """What ``dlzoo export`` was asked for.
 
-    ``batch`` None is a dynamic one; ``image_size`` (height, width) None is the card's.
+    ``batch`` None is a dynamic one; ``image_size`` None is the card's, and a text is read as on
+    the command line.
     ``target`` is where the model will run, ``lowerings`` the spelling of operators for which
     the fastest is not wanted (``dlzoo ops`` lists both).
     """
 
     opset: int = DEFAULT_OPSET
     batch: int | None = None
-    image_size: tuple[int, int] | Literal["dynamic"] | None = None
+    image_size: ImageSize | str = None
     head: Literal["logits", "softmax", "sigmoid"] = "logits"
     include_preprocessing: bool = False
     target: str = "ort-cpu"
     lowerings: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, str):
+            object.__setattr__(self, "image_size", parse_image_size(self.image_size))
+
+    @property
+    def parsed_image_size(self) -> ImageSize:
+        """``image_size``, which is no text any more."""
+        assert not isinstance(self.image_size, str), self.image_size
+        return self.image_size
 
 
 def onnx_from_torch(
@@ -61,6 +75,7 @@ def onnx_from_torch(
     output_names: Sequence[str],
     opset: int = DEFAULT_OPSET,
     dynamic_axes: DynamicAxes | None = None,
+    axis_ranges: AxisRanges | None = None,
     target: str = "ort-cpu",
     lowerings: Mapping[str, str] | None = None,
 ) -> OnnxGraph:
@@ -75,6 +90,7 @@ def onnx_from_torch(
         opset: of the default ONNX domain. 18 and later are the exporter's own; lower ones are
             written from 18, down to 11.
         dynamic_axes: the axes that stay open. The same symbol means the same size.
+        axis_ranges: symbol -> (smallest, largest) size, where not every size is asked for.
         target: where the model will run; decides how operators are spelled.
         lowerings: operator -> spelling, where the fastest is not wanted.
 
@@ -89,13 +105,15 @@ def onnx_from_torch(
     plan = LoweringPlan(opset, target, lowerings)
     notes: list[str] = []
     with in_eval_mode(module, notes), without_chatter(notes), plan.tracing():
-        program = trace_and_translate(module, example_inputs, output_names, opset, axes, plan)
+        program = trace_and_translate(
+            module, example_inputs, output_names, opset, axes, plan, axis_ranges
+        )
     model, traced = program.model, program.exported_program
     assert traced is not None, "torch.onnx gives the program that it translated"
 
     # In this order: what failed to stay open explains the other findings.
     ranges = dynamic_ranges(model, traced, axes)
-    refuse_adaptive_pooling(module, traced)
+    refuse_adaptive_pooling(module, traced, plan.torch_operators)
     _check_outputs(model, traced, output_names)
     if opset < LOWEST_NATIVE_OPSET:
         model = convert_down(model, opset)
@@ -151,6 +169,7 @@ def trace_and_translate(
     opset: int,
     dynamic_axes: DynamicAxes,
     plan: LoweringPlan,
+    axis_ranges: AxisRanges | None = None,
 ) -> torch.onnx.ONNXProgram:
     """``torch.onnx.export``, with the spellings of a plan; its errors are explained.
 
@@ -158,8 +177,11 @@ def trace_and_translate(
         ExportError: the network cannot be traced or translated.
     """
     args, kwargs = bind_inputs(module, example_inputs)
+    bounds = axis_ranges or {}
     dims = {
         symbol: torch.export.Dim(symbol)
+        if symbol not in bounds
+        else torch.export.Dim(symbol, min=bounds[symbol][0], max=bounds[symbol][1])
         for axes in dynamic_axes.values()
         for symbol in axes.values()
     }

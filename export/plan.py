@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 from torch import nn
 
-from dlzoo.errors import ArgumentError, DynamicAxisError
-from dlzoo.export.bundle import GoldenSet, Manifest
+from dlzoo.errors import DynamicAxisError
+from dlzoo.export.bundle import AxisRange, GoldenSet
 from dlzoo.export.faults import iter_faulty_outputs
+from dlzoo.export.golden_inputs import golden_inputs
+from dlzoo.export.image_size import SizeRange
 from dlzoo.export.input_spec import InputSpec
 from dlzoo.export.module_call import bind_inputs
 from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph, onnx_from_torch
+from dlzoo.export.option_checks import check_options
 from dlzoo.export.pipeline import OUTPUT_NAMES, wrap_network
-from dlzoo.export.reference import compute_golden_set, golden_inputs, sizes_to_prove
+from dlzoo.export.proved_sizes import sizes_to_prove, smallest_size
+from dlzoo.export.reference import compute_golden_set, run_in_float32
 from dlzoo.zoo.summary import summarize_call
 
 if TYPE_CHECKING:
@@ -28,8 +32,6 @@ Array = npt.NDArray[Any]
 
 #: torch.export takes sizes 0 and 1 for special, so a dynamic batch is traced at this size.
 _TRACED_BATCH = 2
-#: Keeps fresh inputs apart from the golden ones of the same seed.
-_FRESH_SEED_OFFSET = 1_000_003
 #: A sample of VGG-16 (15 G multiply-adds) costs 1.5 s of proof on two cores: above this many
 #: multiply-adds, inputs of several kinds share a batch.
 _COSTLY_MULTIPLY_ADDS = 5e9
@@ -47,45 +49,12 @@ class ExportPlan:
     options: ExportOptions
 
     def __post_init__(self) -> None:
-        size, smallest = self.options.image_size, self.source.min_image_size
-        if self.options.head != "logits" and not self.source.gives_scores:
-            raise ArgumentError(
-                f"--head got {self.options.head!r}, but {self.source.name} does not give one "
-                f"tensor [N, K] of scores: its outputs are {', '.join(self.source.output_names)}. "
-                "Leave --head out."
-            )
-        if size is not None and self.source.image_input is None:
-            raise ArgumentError(
-                f"--image-size got {size!r}, but {self.source.name} has no input that alone is "
-                "a float32 image [N, C, H, W]. Say its sizes in --input."
-            )
-        if self.options.batch not in (None, self.source.fixed_batch or self.options.batch):
-            raise ArgumentError(
-                f"--batch got {self.options.batch}, but {self.source.name} was traced for a "
-                f"batch of {self.source.fixed_batch} alone. Trace it with a dynamic batch."
-            )
-        if self.options.include_preprocessing:
-            if self.source.preprocessing is None:
-                raise ArgumentError(
-                    f"{self.source.name} has no preprocessing to include: only models of the zoo "
-                    "have. Leave --include-preprocessing out."
-                )
-            if size is not None:
-                raise ArgumentError(
-                    f"--image-size got {size!r} beside --include-preprocessing, which takes "
-                    "images of every size already. Leave one of the two out."
-                )
-        if isinstance(size, tuple) and (size[0] < smallest[0] or size[1] < smallest[1]):
-            raise ArgumentError(
-                f"--image-size got {size[0]},{size[1]}, expected at least "
-                f"{smallest[0]},{smallest[1]}: {self.source.name} halves the image too often "
-                "for less. Choose a larger size."
-            )
+        check_options(self.source, self.options)
 
     @cached_property
     def preprocessing(self) -> Preprocessing | None:
         """The source's, for the image size that was asked for."""
-        facts, size = self.source.preprocessing, self.options.image_size
+        facts, size = self.source.preprocessing, self.options.parsed_image_size
         if facts is None or not isinstance(size, tuple) or size == facts.crop_size:
             return facts
         resize_size = None
@@ -147,11 +116,14 @@ class ExportPlan:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the example, and of all inputs where they are fixed."""
-        size = self.options.image_size
+        size = self.options.parsed_image_size
         if isinstance(size, tuple):
             return size
         image = self.source.image_input
-        return (1, 1) if image is None else (image.shape[2], image.shape[3])
+        if image is None:
+            return (1, 1)
+        own = image.shape[2], image.shape[3]
+        return own if size is None else (size.nearest(own[0]), size.nearest(own[1]))
 
     @property
     def dynamic_axes(self) -> dict[str, dict[int, str]]:
@@ -163,13 +135,24 @@ class ExportPlan:
             )
             if self.options.include_preprocessing:
                 axes[spec.name] |= {1: "height", 2: "width"}
-            elif self.options.image_size == "dynamic" and own is self.source.image_input:
+            elif (
+                isinstance(self.options.parsed_image_size, SizeRange)
+                and own is self.source.image_input
+            ):
                 axes[spec.name] |= {2: "height", 3: "width"}
         return axes
 
+    @property
+    def _axis_ranges(self) -> dict[str, tuple[int, int]]:
+        """Symbols whose sizes the user bounded."""
+        size = self.options.parsed_image_size
+        if not isinstance(size, SizeRange) or size.high is None:
+            return {}
+        return dict.fromkeys(("height", "width"), (size.low, size.high))
+
     def image_size_of(self, inputs: Mapping[str, Array]) -> tuple[int, int] | None:
         """Height and width of the image in a golden set, where they are open."""
-        if self.options.image_size != "dynamic":
+        if not isinstance(self.options.parsed_image_size, SizeRange):
             return None
         assert self.source.image_input is not None
         height, width = inputs[self.source.image_input.name].shape[2:]
@@ -190,15 +173,50 @@ class ExportPlan:
         Raises:
             ExportError: what was asked cannot be delivered.
         """
-        return onnx_from_torch(
+        graph = onnx_from_torch(
             self.module,
             {spec.name: spec.example() for spec in self.inputs},
             output_names=self.output_names,
             opset=self.options.opset,
+            dynamic_axes=self.dynamic_axes,
+            axis_ranges=self._axis_ranges,
             target=self.options.target,
             lowerings=self.options.lowerings,
-            dynamic_axes=self.dynamic_axes,
         )
+        if not isinstance(self.options.parsed_image_size, SizeRange):
+            return graph
+        axes = dict(graph.dynamic_axes)
+        for symbol, smallest in zip(
+            ("height", "width"), self._smallest_sizes(axes), strict=True
+        ):
+            axes[symbol] = replace(axes[symbol], min=max(axes[symbol].min, smallest))
+        return replace(graph, dynamic_axes=axes)
+
+    def _smallest_sizes(self, axes: Mapping[str, AxisRange]) -> tuple[int, int]:
+        """The smallest height and width that PyTorch takes: torch.export finds lower ones.
+
+        A card knows them; of another network they are looked for, both at once, between what the
+        graph allows and what it was traced with.
+        """
+        if self.source.min_image_size is not None:
+            return self.source.min_image_size
+        low = max(axes["height"].min, axes["width"].min)
+        smallest = smallest_size(self._takes, low, max(low, *self.image_size))
+        return smallest, smallest
+
+    def _takes(self, size: int) -> bool:
+        """Whether PyTorch runs on images of that height and width."""
+        examples = {
+            spec.name: spec.example(
+                (1, *spec.shape[1:2], size, size) if own is self.source.image_input else None
+            )
+            for spec, own in zip(self.inputs, self.source.inputs, strict=True)
+        }
+        try:
+            run_in_float32(self.module, examples, self.output_names)
+        except (RuntimeError, ValueError):
+            return False
+        return True
 
     def golden_inputs(self, graph: OnnxGraph, seed: int) -> list[tuple[str, dict[str, Array]]]:
         """The inputs of the proof, by kind: every dynamic axis at sizes of its own."""
@@ -253,31 +271,3 @@ def dynamic_size_error(
         f"{name} cannot have a dynamic height and width: {reason}. Leave --image-size out, or "
         f"fix it, for example --image-size {height},{width}."
     )
-
-
-def fresh_golden_sets(manifest: Manifest, network: nn.Module, *, seed: int) -> list[GoldenSet]:
-    """A network's answers to new inputs of the shapes that a bundle declares.
-
-    Args:
-        manifest: of the bundle that will be compared with the network.
-        network: in eval mode, without the head and preprocessing that the manifest names.
-        seed: draws the inputs.
-    """
-    from dlzoo.zoo.registry import Preprocessing
-
-    included = None
-    if manifest.preprocessing_included and manifest.preprocessing is not None:
-        facts: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in manifest.preprocessing.items()
-        }
-        included = Preprocessing(**facts)
-    module = wrap_network(network, head=manifest.head, preprocessing=included).eval()
-    sizes = {symbol: axis.proved for symbol, axis in manifest.dynamic_axes.items()}
-    names = [spec.name for spec in manifest.outputs]
-    return [
-        compute_golden_set(f"fresh_{number}", kind, module, inputs, output_names=names)
-        for number, (kind, inputs) in enumerate(
-            golden_inputs(manifest.inputs, sizes=sizes, seed=seed + _FRESH_SEED_OFFSET)
-        )
-    ]

@@ -14,10 +14,7 @@ from torch import Tensor, nn
 from dlzoo.errors import ExportError
 from dlzoo.export.bundle import GoldenSet, NoiseFloor
 from dlzoo.export.float64_arithmetic import compute_in_float64
-from dlzoo.export.golden_inputs import golden_inputs, sizes_to_prove
 from dlzoo.export.module_call import call_module
-
-__all__ = ["compute_golden_set", "golden_inputs", "run_in_float32", "sizes_to_prove"]
 
 Array = npt.NDArray[Any]
 _IMAGE_RANK = 4
@@ -150,7 +147,9 @@ def _run_by_sample(
             try:
                 parts.append(run_in_float32(module, sample, output_names))
             except (RuntimeError, ValueError, AssertionError):
-                return None  # a batch that is written into the network's code, or guarded by it
+                return (
+                    None  # a batch that is written into the network's code, or guarded by it
+                )
     if any(value.ndim == 0 for value in parts[0].values()):
         return None
     return {key: np.concatenate([part[key] for part in parts[::-1]]) for key in parts[0]}

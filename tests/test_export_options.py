@@ -65,6 +65,34 @@ def test_a_dynamic_image_size_is_proved_at_held_out_sizes(tmp_path: Path) -> Non
         assert any(size % 32 for size in held_out)
 
 
+def test_a_range_of_image_sizes_is_proved_at_its_ends_and_between(tmp_path: Path) -> None:
+    bundle = export("squeezenet1_1", tmp_path, image_size="64..160")
+    for symbol in ("height", "width"):
+        axis = bundle.manifest.dynamic_axes[symbol]
+        assert (axis.min, axis.max) == (64, 160)
+        assert {64, 160} < set(axis.proved)
+        assert sum(size % 32 != 0 for size in axis.proved) >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest"),
+    [
+        ("alexnet", 63),
+        pytest.param("googlenet", 15, marks=pytest.mark.slow),
+        pytest.param("vgg11", 32, marks=pytest.mark.slow),
+    ],
+)
+def test_a_dynamic_size_is_proved_from_its_minimum_up(
+    tmp_path: Path, name: str, smallest: int
+) -> None:
+    """AlexNet pools to 6 x 6 whatever comes: its windows are computed in the graph."""
+    bundle = export(name, tmp_path, image_size="dynamic")
+    for symbol in ("height", "width"):
+        axis = bundle.manifest.dynamic_axes[symbol]
+        assert (axis.min, axis.max) == (smallest, None)
+        assert smallest in axis.proved and len(axis.proved) == 5
+
+
 def test_another_image_size_changes_the_preprocessing(tmp_path: Path) -> None:
     bundle = export("squeezenet1_1", tmp_path, image_size=(96, 96))
     assert bundle.manifest.inputs[0].dims == ("batch", 3, 96, 96)

@@ -46,6 +46,16 @@ class LoweringPlan:
         #: The first error of a choice: the exporter would bury it under its own.
         self.error: ExportError | None = None
 
+    @property
+    def torch_operators(self) -> frozenset[str]:
+        """Names of the torch operators that are translated by us, as in ``aten.mish.default``."""
+        return frozenset(
+            name
+            for operator in OPERATORS.values()
+            if any(lowering.translate for lowering in operator.lowerings)
+            for name in operator.torch_operators
+        )
+
     def translation_table(self) -> dict[Callable[..., Any], Callable[..., Any]]:
         """For ``torch.onnx.export(custom_translation_table=...)``."""
         by_torch_operator: dict[str, list[Operator]] = {}

