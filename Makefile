@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PACKAGE := zoo export runtime cli __init__.py __main__.py api.py errors.py proof.py py.typed
+PACKAGE := zoo export runtime cli __init__.py __main__.py api.py comparison.py errors.py network_base.py \
+	proof.py py.typed
 
 .PHONY: dev demo native check test test-slow test-gpu wheel test-wheel bench clean
 

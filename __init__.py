@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dlzoo.api import export_model as export_model
     from dlzoo.api import verify as verify
+    from dlzoo.comparison import diff as diff
+    from dlzoo.comparison import first_wrong_layer as first_wrong_layer
     from dlzoo.export.bundle import Bundle as Bundle
     from dlzoo.runtime.session import open_session as open_session
     from dlzoo.runtime.validate import Report as Report
@@ -23,7 +25,9 @@ _HOME_OF = {
     "Bundle": "dlzoo.export.bundle",
     "Report": "dlzoo.runtime.validate",
     "build_model": "dlzoo.zoo.registry",
+    "diff": "dlzoo.comparison",
     "export_model": "dlzoo.api",
+    "first_wrong_layer": "dlzoo.comparison",
     "list_models": "dlzoo.zoo.registry",
     "open_session": "dlzoo.runtime.session",
     "verify": "dlzoo.api",

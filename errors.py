@@ -18,7 +18,8 @@
     ├── ProviderError                a provider that is missing or did not take the work
     ├── NativeLibraryError           a library of kernels that cannot be built or loaded
     ├── InstallationError            a missing or clashing package
-    └── ProofError                   the verdict is fail or vacuous; exit status 1
+    ├── ProofError                   the verdict is fail or vacuous; exit status 1
+    └── DifferenceError              two models differ; exit status 1
 
 A message names the subject, got against expected, and the fix.
 """
@@ -28,6 +29,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dlzoo.runtime.diff_report import DiffReport
     from dlzoo.runtime.validate import Report
 
 
@@ -125,3 +127,13 @@ def describe_exception(error: BaseException, max_characters: int = 300) -> str:
     lines = (line.strip() for line in message.splitlines())
     text = next((line for line in lines if line), "no message")[:max_characters]
     return f"{type(error).__name__}: {text.rstrip('.')}"
+
+
+class DifferenceError(DlzooError):
+    """Two models differ beyond the noise; ``report`` says where."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, report: DiffReport) -> None:
+        super().__init__(message)
+        self.report = report

@@ -1,9 +1,7 @@
 """The first wrong value of a model: which node, and is it wrong on right inputs, too?
 
-A reference gives the value that each node should have made: PyTorch, or another model. Values are
-compared where the model makes them; the first in topological order that is beyond the limits,
-with nothing beyond the limits before it, is the accused. Then its node is run alone on the
-reference's own values.
+The first value in topological order that is beyond the limits, with nothing beyond the limits
+before it, is the accused. Then its node is run alone on the reference's own values.
 
 Source: docs/DESIGN.md, section 6, rule 7.
 """
@@ -11,71 +9,23 @@ Source: docs/DESIGN.md, section 6, rule 7.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dlzoo.errors import ArgumentError, BundleError, ProviderError
 from dlzoo.export.bundle import GraphNode, NoiseFloor
-from dlzoo.runtime.compare import UNIT_ROUNDOFFS
-from dlzoo.runtime.difference import (
-    Difference,
-    exact_difference,
-    failed_difference,
-    float_difference,
-    structure_fault,
-)
-from dlzoo.runtime.tapped_session import MAX_TAPPED_BYTES, Setting, TappedModel
+from dlzoo.runtime.difference import Difference, failed_difference
+from dlzoo.runtime.tapped_session import TappedModel
+from dlzoo.runtime.value_checks import ReferenceValue, ValueCheck, ValueChecker, compare_value
 
 Array = npt.NDArray[Any]
 
 #: Other inputs that are tried on an accused node, to see whether it is the wiring that is wrong.
 _MAX_REWIRINGS = 24
-
-
-#: What a value should be, and how far float32 arithmetic may be from it.
-ReferenceValue = tuple[Array, NoiseFloor]
-
-
-class Reference(Protocol):
-    """Where the right values come from; the names are the reference's own."""
-
-    @property
-    def title(self) -> str:
-        """Whose values these are, for a sentence."""
-
-    def values(self, names: Sequence[str]) -> Mapping[str, ReferenceValue]:
-        """The values of the whole network on its inputs; what it does not have is left out."""
-
-    def values_from(self, name: str, given: Mapping[str, Array]) -> ReferenceValue | None:
-        """One value computed from others, or None where they do not determine it."""
-
-    def arguments(self, name: str) -> Sequence[str]:
-        """The values that the operator takes that makes this value."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a value passes with."""
-
-    rho2: float
-    rhomax: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValueCheck:
-    """One value of the model against its partner in the reference; true where it passes."""
-
-    value: str
-    partner: str
-    node: GraphNode
-    difference: Difference
-
-    def __bool__(self) -> bool:
-        return bool(self.difference)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,74 +47,14 @@ class Finding:
 
 
 @dataclass(kw_only=True)
-class Localizer:
+class Localizer(ValueChecker):
     """Finds the first wrong value of one model in one setting, on one set of inputs.
 
-    ``pairs`` maps the model's values to the reference's names of the same thing. ``twin`` makes
-    the model anew, with the same names: where one value of the reference is several nodes of the
-    model, it says which of them is wrong, provided that it is right itself.
+    ``twin`` makes the model anew, with the same names: where one value of the reference is
+    several nodes of the model, it says which of them is wrong, provided that it is right itself.
     """
 
-    model: TappedModel
-    pairs: Mapping[str, str]
-    reference: Reference
-    inputs: Mapping[str, Array]
-    limits: Limits
-    setting: Setting = field(default_factory=Setting)
-    max_bytes: int = MAX_TAPPED_BYTES
     twin: Callable[[], TappedModel | None] | None = None
-    on_stage: Callable[[str], None] | None = None
-
-    def checks(self) -> Iterator[ValueCheck]:
-        """Compare every value that has a partner, in graph order, a chunk of memory at a time.
-
-        Of a model that cannot be run, the values before the node that stops it, and that one's.
-        """
-        runnable, reason = self._runnable()
-        made = {name for node in runnable for name in node.outputs}
-        values = [name for name in self.model.values if name in self.pairs and name in made]
-        chunks = self.model.chunks(values, self.inputs, self.max_bytes)
-        for number, chunk in enumerate(chunks):
-            if self.on_stage is not None:
-                self.on_stage(f"values, part {number + 1} of {len(chunks)}")
-            expected = self.reference.values([self.pairs[name] for name in chunk])
-            if reason:
-                got = self.model.run_alone(runnable, self.inputs, chunk, self.setting)
-            else:
-                got = self.model.run(self.inputs, chunk, self.setting)
-            for name in chunk:
-                wanted = expected.get(self.pairs[name])
-                if wanted is not None:
-                    yield self._check(
-                        name, compare_value(name, got[name], wanted, self.limits)
-                    )
-        if reason:
-            node = self.model.graph.nodes[len(runnable)]
-            name = node.outputs[0]
-            stopped = failed_difference(name, f"cannot be computed: {reason}")
-            yield ValueCheck(
-                value=name, partner=self.pairs.get(name, ""), node=node, difference=stopped
-            )
-
-    def _runnable(self) -> tuple[Sequence[GraphNode], str]:
-        """All nodes; or the most from the first on that run, and why the next one does not."""
-        nodes = self.model.graph.nodes
-        try:
-            self.model.run(self.inputs, [], self.setting)
-        except BundleError as error:
-            reason = str(error)
-        else:
-            return nodes, ""
-        good, bad = 0, len(nodes)
-        while good + 1 < bad:
-            middle = (good + bad) // 2
-            last = [name for name in nodes[middle - 1].outputs if name]
-            try:
-                self.model.run_alone(nodes[:middle], self.inputs, last[:1], self.setting)
-                good = middle
-            except BundleError as error:
-                bad, reason = middle, str(error)
-        return nodes[:good], reason
 
     def find(self, checks: Sequence[ValueCheck]) -> tuple[Finding, ...]:
         """The accused, the first one first; more than one where faults lie side by side."""
@@ -179,16 +69,44 @@ class Localizer:
             found.append(self._judge_alone(check, nodes, taken, checks))
         return tuple(found)
 
+    def find_in_fusions(self) -> Finding | None:
+        """The accused of a model that is wrong only as it is fused: one value is tapped at a time.
+
+        Taps on everything would undo the fusions. The first wrong value is found by bisection.
+        """
+        values = [name for name in self.model.values if name in self.pairs]
+        right, wrong = -1, len(values) - 1
+        found = self._check_one(values[wrong])
+        if found:
+            return None
+        while right + 1 < wrong:
+            middle = (right + wrong) // 2
+            check = self._check_one(values[middle])
+            if check:
+                right = middle
+            else:
+                wrong, found = middle, check
+        nodes, taken = self.model.graph.segment(found.value, self._ends(found.value))
+        alone = None
+        named = [self.pairs[name] for name in taken if name in self.pairs]
+        if set(taken) <= set(self.pairs) | set(self.inputs):
+            known = self.reference.values([*named, found.partner])
+            given = {
+                name: self._given(name, known[self.pairs[name]][0])
+                if name in self.pairs
+                else self.inputs[name]
+                for name in taken
+            }
+            alone = self._run_alone(found, nodes, given, known[found.partner])
+        return Finding(check=found, kind="node", nodes=tuple(nodes), alone=alone)
+
+    def _check_one(self, name: str) -> ValueCheck:
+        wanted = self.reference.values([self.pairs[name]])[self.pairs[name]]
+        got = self.model.run(self.inputs, [name], self.setting)[name]
+        return self.check(name, compare_value(name, got, wanted, self.limits))
+
     def _ends(self, value: str) -> list[str]:
         return [name for name in self.pairs if name != value and name in self.model.values]
-
-    def _check(self, name: str, difference: Difference) -> ValueCheck:
-        return ValueCheck(
-            value=name,
-            partner=self.pairs[name],
-            node=self.model.graph.producers[name],
-            difference=difference,
-        )
 
     def _judge_alone(
         self,
@@ -383,27 +301,6 @@ class Localizer:
                     check=other, kind="node", nodes=tuple(segment), alone=difference
                 )
         return worst or Finding(check=check, kind="sum", nodes=tuple(nodes), alone=alone)
-
-
-def compare_value(name: str, array: Any, wanted: ReferenceValue, limits: Limits) -> Difference:
-    """One value against its reference, by rules 1 to 4 of the verdict."""
-    dtype = getattr(getattr(array, "dtype", None), "name", "")
-    expected, noise = wanted
-    fault = structure_fault(array, expected, dtype)
-    if fault:
-        return failed_difference(name, fault)
-    if array.dtype.kind != "f":
-        return exact_difference(name, array, expected)
-    return float_difference(
-        name,
-        array,
-        expected,
-        noise,
-        unit_roundoff=UNIT_ROUNDOFFS[dtype],
-        rho2_limit=limits.rho2,
-        rhomax_limit=limits.rhomax,
-        tolerated=set(),
-    )
 
 
 def _rho(difference: Difference) -> float:

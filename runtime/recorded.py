@@ -15,7 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dlzoo.errors import ArgumentError, BundleError
-from dlzoo.export.bundle import GoldenSet, NoiseFloor, read_test_data_set
+from dlzoo.export.bundle import (
+    GoldenSet,
+    NoiseFloor,
+    read_onnx_header,
+    read_test_data_set,
+)
 from dlzoo.runtime.custom_ops import AUTO
 from dlzoo.runtime.difference import root_mean_square
 from dlzoo.runtime.session import Session, open_session
@@ -110,6 +115,27 @@ def recorded_golden_sets(
     how = "as the caller said" if tolerance else "estimated by moving the inputs"
     notes.append(f"the reference is what another runtime recorded; its noise floor is {how}")
     return sets, notes
+
+
+def recorded_inputs(path: Path, folder: Path) -> list[tuple[str, Arrays]]:
+    """The inputs in ONNX test data, under the model's names: (the set's name, the arrays).
+
+    Raises:
+        BundleError: the data are damaged, or are not those of this model.
+    """
+    names = [spec.name for spec in read_onnx_header(path).inputs]
+    sets = []
+    for place in _data_folders(folder):
+        tensors, _ = read_test_data_set(place)
+        if len(tensors) != len(names):
+            raise BundleError(
+                f"{place} holds {len(tensors)} inputs, {path.name} has {len(names)}. "
+                "Give the data of this model."
+            )
+        by_name = dict(tensors)
+        in_order = dict(zip(names, (array for _, array in tensors), strict=True))
+        sets.append((place.name, by_name if set(by_name) == set(names) else in_order))
+    return sets
 
 
 def _data_folders(folder: Path) -> list[Path]:

@@ -40,7 +40,8 @@ _DTYPES = {
     "tensor(double)": "float64",
     "tensor(float16)": "float16",
 }
-_TENSOR = "tensor("
+#: ONNX Runtime's log severities.
+_INFORMING, _SILENT = 1, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Setting:
     provider: str = "cpu"
     optimization: str = "disabled"
     disabled_passes: tuple[str, ...] = ()
-    session_config: Mapping[str, str] = field(default_factory=dict)
+    session_config: Mapping[str, str] = field(default_factory=dict, hash=False)
     num_threads: int | None = None
 
     def __str__(self) -> str:
@@ -120,6 +121,10 @@ class TappedModel:
             self._last = (key, session)
         return self._last[1]
 
+    def open_informing(self, setting: Setting) -> None:
+        """Open the untapped model once while ONNX Runtime tells on stderr what it does."""
+        self._open(self.graph.tapped(), setting, self._weights, log_severity=_INFORMING)
+
     def run(self, inputs: Arrays, values: Sequence[str], setting: Setting) -> dict[str, Any]:
         """The model's outputs and these values.
 
@@ -182,7 +187,13 @@ class TappedModel:
             room -= size_bytes
         return chunks
 
-    def _open(self, data: bytes, setting: Setting, weights: Mapping[str, Any]) -> Any:
+    def _open(
+        self,
+        data: bytes,
+        setting: Setting,
+        weights: Mapping[str, Any],
+        log_severity: int = _SILENT,
+    ) -> Any:
         onnxruntime = load_onnxruntime()
         provider = require_provider(setting.provider)
         if setting.optimization not in OPTIMIZATIONS:
@@ -194,7 +205,7 @@ class TappedModel:
         options.graph_optimization_level = getattr(
             onnxruntime.GraphOptimizationLevel, OPTIMIZATIONS[setting.optimization]
         )
-        options.log_severity_level = 4
+        options.log_severity_level = log_severity
         if setting.num_threads is not None:
             options.intra_op_num_threads = setting.num_threads
         for key, value in setting.session_config.items():

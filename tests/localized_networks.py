@@ -18,8 +18,9 @@ from dlzoo.export.bundle import NoiseFloor
 from dlzoo.export.onnx_from_torch import onnx_from_torch
 from dlzoo.export.traced_network import TracedNetwork, pair_values, trace_network
 from dlzoo.export.traced_values import TracedReference
-from dlzoo.runtime.localization import Finding, Limits, Localizer, ValueCheck
+from dlzoo.runtime.localization import Finding, Localizer
 from dlzoo.runtime.tapped_session import TappedModel
+from dlzoo.runtime.value_checks import Limits, ValueCheck
 from dlzoo.zoo.registry import build_model
 
 LIMITS = Limits(rho2=3.0, rhomax=6.0)

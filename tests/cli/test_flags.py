@@ -37,6 +37,15 @@ COMMANDS = {
         "--native-library",
         "--json",
     },
+    "diff": {
+        "--providers",
+        "--golden",
+        "--weights",
+        "--seed",
+        "--session-config",
+        "--max-memory",
+        "--json",
+    },
     "classify": {"--provider", "--top -k", "--json"},
     "doctor": {"--json"},
 }

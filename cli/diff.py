@@ -1,0 +1,179 @@
+"""``dlzoo diff``: where two models part, which node it is, and whose fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlzoo.errors import ArgumentError, DifferenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dlzoo.runtime.culprit import Culprit
+    from dlzoo.runtime.diff_report import DiffReport
+
+#: Values in the table before the first wrong one, and after it.
+_NUM_BEFORE, _NUM_AFTER = 2, 3
+#: More nodes than this are counted, not shown.
+_MAX_CULPRITS = 5
+_MANY = 1000
+
+
+def diff(
+    a: Annotated[
+        str, typer.Argument(help="A bundle, an .onnx file, or a MODEL as for dlzoo export.")
+    ],
+    b: Annotated[
+        str | None,
+        typer.Argument(
+            help="Another one. Without it, A is compared with itself on --providers."
+        ),
+    ] = None,
+    providers: Annotated[
+        str, typer.Option(help="Where the graph is judged, separated by commas: cpu,cuda.")
+    ] = "cpu",
+    golden: Annotated[
+        Path | None, typer.Option(help="Inputs for bare .onnx files: a folder of input_N.pb.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Weights of a MODEL, as for dlzoo export.")
+    ] = "auto",
+    seed: Annotated[
+        int, typer.Option(help="Draws random weights, and inputs where there are none.")
+    ] = 0,
+    session_config: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE for ONNX Runtime's session configuration; repeatable."),
+    ] = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(help="GB of inner values that are held at a time. [1.07]"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Name the first value in which two models differ, its node and layer, and whose fault it is.
+
+    A network in PyTorch is the reference where one is given, in float64; else A is. The exit
+    status is 0 where both are equal within the noise of float32, 1 where they differ. A MODEL
+    that is a Python file or module runs that code.
+    """
+    from dlzoo.cli.console import print_document, stage_display
+    from dlzoo.comparison import diff as compare
+
+    with stage_display(quiet=json) as display:
+        report = compare(
+            a,
+            b,
+            providers=tuple(name.strip() for name in providers.split(",") if name.strip()),
+            golden=golden,
+            weights=weights,
+            seed=seed,
+            session_config=_entries(session_config or ()),
+            max_bytes=None if max_memory is None else int(max_memory * 1e9),
+            on_stage=display.show,
+        )
+    if json:
+        print_document(report.to_json())
+    else:
+        _print(report)
+    if not report:
+        raise DifferenceError(
+            f"{report.candidate} differs from {report.reference}. {report.explanation}",
+            report=report,
+        )
+
+
+def _entries(texts: Sequence[str]) -> Mapping[str, str]:
+    entries = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ArgumentError(
+                f"--session-config got {text!r}, expected KEY=VALUE. Write for example "
+                "--session-config session.disable_prepacking=1."
+            )
+        entries[key] = value
+    return entries
+
+
+def _print(report: DiffReport) -> None:
+    from dlzoo.cli.console import print_facts, print_lines, print_table
+
+    print_lines(
+        [f"{report.verdict.upper()}  {report.candidate} against {report.reference}", ""]
+    )
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, judgement in enumerate(report.judgements):
+        groups.setdefault((judgement.provider, judgement.optimization), []).append(index)
+    print_table(
+        ("provider", "optimization", "inputs", "rho2", "rhomax", "outputs"),
+        [
+            (
+                provider,
+                optimization,
+                f"{len(indices)} sets",
+                _largest(report.judgements[i].rho2 for i in indices),
+                _largest(report.judgements[i].rhomax for i in indices),
+                "equal" if all(report.judgements[i] for i in indices) else "different",
+            )
+            for (provider, optimization), indices in groups.items()
+        ],
+        numeric=("rho2", "rhomax"),
+    )
+    print_lines([""])
+    facts = [
+        (
+            "values",
+            f"{len(report.checks)} of {report.num_values} compared, by {report.matched_by}; "
+            f"{report.num_wrong} differ",
+        )
+    ]
+    for culprit in report.culprits[:_MAX_CULPRITS]:
+        facts += _culprit_facts(culprit, is_first=culprit is report.culprits[0])
+    if len(report.culprits) > _MAX_CULPRITS:
+        facts.append(("also", f"{len(report.culprits) - _MAX_CULPRITS} more nodes"))
+    if report.attribution is not None:
+        facts.append(("fault", f"{report.attribution.fault}: {report.attribution.text}"))
+    facts += [("note", note) for note in report.notes]
+    print_facts(facts)
+    if rows := report.around_the_first(_NUM_BEFORE, _NUM_AFTER):
+        print_lines([""])
+        print_table(
+            ("rho2", "rhomax", "", "value", "node", "layer"),
+            [
+                (
+                    _largest([check.difference.rho2]),
+                    _largest([check.difference.rhomax]),
+                    "" if check else "x",
+                    check.value,
+                    check.node.op_type,
+                    report.places[check.value].module_path,
+                )
+                for check in rows
+            ],
+            numeric=("rho2", "rhomax"),
+        )
+
+
+def _largest(numbers: Iterable[float | None]) -> str:
+    """Two places after the point as far as they mean anything."""
+    known = [number for number in numbers if number is not None]
+    if not known:
+        return "-"
+    return f"{max(known):.2f}" if max(known) < _MANY else f"{max(known):.1e}"
+
+
+def _culprit_facts(culprit: Culprit, *, is_first: bool) -> list[tuple[str, str]]:
+    if not is_first:
+        return [("also", str(culprit))]
+    place = culprit.expected_place if culprit.kind == "missing" else culprit.place
+    facts = [("first wrong", culprit.sentence)]
+    if place.module_path or place.operator:
+        facts.append(("layer", place.module_path or "the network's forward"))
+    if place.source_line:
+        facts.append(("source", place.source_line))
+    facts.append(("run alone", culprit.rerun))
+    return facts

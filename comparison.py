@@ -1,0 +1,294 @@
+"""Where two models part: a network and its graph, two graphs, or one graph on two providers.
+
+``export`` knows PyTorch's values, ``runtime`` the graph's, and neither imports the other
+(docs/DESIGN.md, section 2), so what compares them lies above both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlzoo.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import nn
+
+    from dlzoo.export.bundle import Bundle
+    from dlzoo.runtime.culprit import Culprit
+    from dlzoo.runtime.diff_base import Base
+    from dlzoo.runtime.diff_report import DiffReport
+    from dlzoo.runtime.tapped_session import TappedModel
+
+    Inputs = dict[str, npt.NDArray[Any]]
+
+OnText = Callable[[str], None]
+
+#: What a float32 model passes with; a card may say otherwise. Source: docs/DESIGN.md, 6.3.
+RHO2_LIMIT, RHOMAX_LIMIT = 3.0, 6.0
+_ALL_LEVELS = ("disabled", "basic", "extended", "all")
+#: Of a bundle's golden inputs that are finite numbers, this many are compared.
+_MAX_INPUT_SETS = 3
+#: What an open axis of a bare .onnx file gets where nobody gave inputs.
+_DRAWN_BATCH = 2
+
+
+def diff(
+    a: str | Path | nn.Module | Bundle,
+    b: str | Path | nn.Module | Bundle | None = None,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = _ALL_LEVELS,
+    golden: str | Path | None = None,
+    weights: str = "auto",
+    seed: int = 0,
+    session_config: Mapping[str, str] | None = None,
+    max_bytes: int | None = None,
+    on_stage: OnText | None = None,
+) -> DiffReport:
+    """Compare two models value by value, and say which node makes the first wrong one.
+
+    One of the two may be a network in PyTorch, which then is the reference, in float64; else
+    ``a`` is, as ONNX Runtime computes it on the CPU with graph optimization disabled. Without
+    ``b``, ``a`` on the first provider is the reference for the others.
+
+    >>> import dlzoo
+    >>> report = dlzoo.diff("vgg16", "bundles/vgg16")  # doctest: +SKIP
+    >>> print(report.verdict, report.explanation)  # doctest: +SKIP
+
+    Args:
+        a: a bundle or its folder, an ``.onnx`` file, a module or what names one.
+        b: another one.
+        providers: where the graphs are judged.
+        optimizations: ONNX Runtime's graph optimization levels.
+        golden: inputs for bare ``.onnx`` files: a folder of ``input_N.pb``.
+        weights: of a network that is named, as for :func:`dlzoo.build_model`.
+        seed: draws random weights, and inputs where there are none.
+        session_config: ONNX Runtime's session configuration entries.
+        max_bytes: how much of all values is held at a time.
+        on_stage: is told what is being done.
+
+    Raises:
+        ArgumentError: these cannot be compared.
+        BundleError: a file is missing or damaged.
+        ProviderError: a provider is missing or did not take the work.
+    """
+    from dlzoo.network_base import NetworkBase
+    from dlzoo.runtime.diff_base import ModelBase
+    from dlzoo.runtime.model_diff import compare_models
+    from dlzoo.runtime.tapped_session import Setting, TappedModel
+    from dlzoo.runtime.value_checks import Limits
+
+    graphs = [_graph_of(side) for side in (a, b) if _is_graph(side)]
+    networks = [side for side in (a, b) if side is not None and not _is_graph(side)]
+    _check_sides(a, graphs, networks, b, providers)
+    candidate = graphs[-1]
+    model = TappedModel(candidate.path)
+    limits = Limits(rho2=RHO2_LIMIT, rhomax=RHOMAX_LIMIT)
+    bundle = next((graph.bundle for graph in reversed(graphs) if graph.bundle), None)
+    if bundle is not None:
+        limits = Limits(rho2=bundle.manifest.rho2_limit, rhomax=bundle.manifest.rhomax_limit)
+    input_sets = _input_sets(model, bundle, golden, seed)
+    base: Base
+    judged = tuple(dict.fromkeys(providers))
+    if networks:
+        module, title = _module_of(networks[0], candidate, input_sets[0][1], weights, seed)
+        base = NetworkBase(module, model.header, input_sets[0][1], title)
+    elif b is None:
+        setting = Setting(provider=judged[0], session_config=session_config or {})
+        base = ModelBase(model, f"{candidate.title} on {judged[0]}", setting)
+    else:
+        base = ModelBase(TappedModel(graphs[0].path), graphs[0].title)
+    return compare_models(
+        model,
+        candidate.title,
+        base,
+        input_sets,
+        limits=limits,
+        providers=judged,
+        optimizations=optimizations,
+        session_config=session_config,
+        max_bytes=max_bytes,
+        on_stage=on_stage,
+    )
+
+
+def first_wrong_layer(
+    module: nn.Module,
+    model_path: str | Path,
+    inputs: Inputs,
+    *,
+    rho2_limit: float = RHO2_LIMIT,
+    rhomax_limit: float = RHOMAX_LIMIT,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = _ALL_LEVELS,
+    target: str = "ort-cpu",
+    lowerings: Mapping[str, str] | None = None,
+    on_stage: OnText | None = None,
+) -> Culprit | None:
+    """The first layer of a network that its exported graph gets wrong; None where none is.
+
+    ``str()`` of what comes back is one line: module path, source line, ONNX node and numbers.
+
+    Args:
+        module: what was exported, with preprocessing and head.
+        model_path: the ``.onnx`` file that came out.
+        inputs: by name, of finite numbers, on which the two are compared.
+        rho2_limit: the largest rho2 that passes.
+        rhomax_limit: the largest rhomax that passes.
+        providers: where the graph is judged.
+        optimizations: at which levels.
+        target: as the graph was exported.
+        lowerings: as the graph was exported.
+        on_stage: is told what is being done.
+
+    Raises:
+        ExportError: the network cannot be traced.
+        BundleError: the file is no sound model.
+    """
+    from dlzoo.network_base import NetworkBase
+    from dlzoo.runtime.model_diff import compare_models
+    from dlzoo.runtime.tapped_session import TappedModel
+    from dlzoo.runtime.value_checks import Limits
+
+    model = TappedModel(Path(model_path))
+    name = type(module).__name__
+    base = NetworkBase(module, model.header, inputs, name, target, lowerings)
+    report = compare_models(
+        model,
+        Path(model_path).name,
+        base,
+        [("given", inputs)],
+        limits=Limits(rho2=rho2_limit, rhomax=rhomax_limit),
+        providers=providers,
+        optimizations=optimizations,
+        session_config=None,
+        max_bytes=None,
+        on_stage=on_stage,
+    )
+    return report.culprits[0] if report.culprits else None
+
+
+@dataclass(frozen=True)
+class _Graph:
+    path: Path
+    title: str
+    bundle: Bundle | None
+
+
+def _is_graph(side: object) -> bool:
+    """Whether it is a bundle or an .onnx file, and not a network."""
+    from dlzoo.export.bundle import Bundle
+
+    if isinstance(side, (Bundle, Path)):
+        return True
+    return isinstance(side, str) and (side.endswith(".onnx") or Path(side).is_dir())
+
+
+def _graph_of(side: object) -> _Graph:
+    from dlzoo.export.bundle import Bundle
+
+    if isinstance(side, Bundle):
+        return _Graph(side.model_path, side.path.name, side)
+    assert isinstance(side, (str, Path))
+    path = Path(side)
+    if path.suffix == ".onnx":
+        return _Graph(path, path.name, None)
+    bundle = Bundle.open(path)
+    return _Graph(bundle.model_path, path.name or str(path), bundle)
+
+
+def _check_sides(
+    a: object,
+    graphs: Sequence[_Graph],
+    networks: Sequence[object],
+    b: object,
+    providers: Sequence[str],
+) -> None:
+    if len(networks) == 2 or not graphs:
+        raise ArgumentError(
+            f"diff got {' and '.join(map(repr, networks))}, expected at least one bundle or "
+            ".onnx file. Export the network first: dlzoo export MODEL."
+        )
+    if b is None and len(set(providers)) < 2:
+        raise ArgumentError(
+            f"diff got {a!s} alone on one provider, expected a second model or a second provider. "
+            "Give for example --providers cpu,cuda."
+        )
+
+
+def _input_sets(
+    model: TappedModel, bundle: Bundle | None, golden: str | Path | None, seed: int
+) -> list[tuple[str, Inputs]]:
+    """Finite inputs, each set with the name of its kind."""
+    import numpy as np
+
+    if golden is not None:
+        from dlzoo.runtime.recorded import recorded_inputs
+
+        return recorded_inputs(model.path, Path(golden))
+    if bundle is not None:
+        finite = [
+            (golden_set.kind, golden_set.inputs)
+            for golden_set in bundle.golden_sets()
+            if all(np.isfinite(x).all() for x in golden_set.inputs.values())
+            and set(golden_set.inputs) == set(model.graph.inputs)
+        ]
+        if finite:
+            return [*finite[: _MAX_INPUT_SETS - 1], *finite[_MAX_INPUT_SETS - 1 :][-1:]]
+    from dlzoo.export.golden_inputs import golden_inputs
+
+    symbols = {
+        dim for spec in model.header.inputs for dim in spec.dims if isinstance(dim, str)
+    }
+    firsts = {spec.dims[0] for spec in model.header.inputs if spec.dims}
+    if symbols - firsts:
+        raise ArgumentError(
+            f"{model.path.name} leaves the sizes {', '.join(sorted(symbols - firsts))} open, so "
+            "inputs cannot be drawn. Give --golden DIR with input_0.pb."
+        )
+    sizes = dict.fromkeys(symbols, (_DRAWN_BATCH,))
+    drawn = golden_inputs(model.header.inputs, sizes=sizes, seed=seed)
+    return drawn[: _MAX_INPUT_SETS - 1]
+
+
+def _module_of(
+    side: object, graph: _Graph, inputs: Inputs, weights: str, seed: int
+) -> tuple[nn.Module, str]:
+    """The network with the head and preprocessing that the graph was exported with."""
+    from torch import nn
+
+    from dlzoo.export.input_spec import InputSpec
+    from dlzoo.export.model_source import SourceOptions, load_source
+    from dlzoo.export.pipeline import wrap_network
+    from dlzoo.zoo.registry import Preprocessing
+
+    manifest = graph.bundle.manifest if graph.bundle else None
+    title = type(side).__name__
+    module = side
+    if not isinstance(module, nn.Module):
+        title = str(side)
+        is_of_zoo = not any(mark in title for mark in ":.")
+        options = SourceOptions(
+            weights=weights,
+            seed=seed,
+            default_inputs=tuple(
+                InputSpec(name=name, shape=x.shape, dtype=x.dtype.name)
+                for name, x in inputs.items()
+            ),
+            num_classes=manifest.card.get("num_classes") if manifest and is_of_zoo else None,
+        )
+        module = load_source(title, options).network
+    if manifest is None:
+        return module, title
+    included = None
+    if manifest.preprocessing_included and manifest.preprocessing is not None:
+        facts: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in manifest.preprocessing.items()
+        }
+        included = Preprocessing(**facts)
+    return wrap_network(module, head=manifest.head, preprocessing=included), title

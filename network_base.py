@@ -1,0 +1,134 @@
+"""A PyTorch network as what its exported graph is compared with."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlzoo.export.bundle import GraphNode, OnnxHeader
+from dlzoo.runtime.culprit import Place
+from dlzoo.runtime.diff_base import place_of_node, weight_details
+from dlzoo.runtime.model_reference import Matching
+from dlzoo.runtime.tapped_session import TappedModel
+from dlzoo.runtime.value_checks import Reference
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor, nn
+
+    from dlzoo.export.traced_network import TracedNetwork
+
+    Array = npt.NDArray[Any]
+
+#: torch.export takes the sizes 0 and 1 for special.
+_MIN_TRACED_SIZE = 2
+
+
+@dataclass
+class NetworkBase:
+    """A PyTorch network, traced as its graph was.
+
+    ``target`` and ``lowerings`` are those that the graph was exported with.
+    """
+
+    module: nn.Module
+    header: OnnxHeader
+    example: Mapping[str, Array]
+    title: str
+    target: str = "ort-cpu"
+    lowerings: Mapping[str, str] | None = None
+    names_are_sure: bool = field(default=True, init=False)
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        dynamic_axes = {
+            spec.name: {i: dim for i, dim in enumerate(spec.dims) if isinstance(dim, str)}
+            for spec in self.header.inputs
+        }
+        return {
+            "output_names": [spec.name for spec in self.header.outputs],
+            "opset": self.header.opset,
+            "dynamic_axes": dynamic_axes,
+            "target": self.target,
+            "lowerings": self.lowerings,
+        }
+
+    @cached_property
+    def _example_tensors(self) -> dict[str, Tensor]:
+        import torch
+
+        tensors = {}
+        for spec in self.header.inputs:
+            x = torch.from_numpy(np.ascontiguousarray(self.example[spec.name]))
+            for axis in self._asked["dynamic_axes"][spec.name]:
+                if x.shape[axis] < _MIN_TRACED_SIZE:
+                    x = torch.cat([x, x], axis)
+            tensors[spec.name] = x
+        return tensors
+
+    @cached_property
+    def network(self) -> TracedNetwork:
+        """The network as it was traced."""
+        from dlzoo.export.traced_network import trace_network
+
+        return trace_network(self.module, self._example_tensors, **self._asked)
+
+    def match(self, candidate: TappedModel) -> Matching:
+        """By the names that the exporter took from the traced operators."""
+        from dlzoo.export.traced_network import pair_values
+
+        return Matching(pairs=pair_values(self.network, candidate.graph), by="traced operator")
+
+    def reference(self, inputs: Mapping[str, Array], candidate: TappedModel) -> Reference:
+        """PyTorch's own values."""
+        from dlzoo.export.traced_values import TracedReference
+
+        return TracedReference(
+            self.network, [inputs[spec.name] for spec in self.header.inputs]
+        )
+
+    def place(self, partner: str, node: GraphNode | None) -> Place:
+        """As the trace says."""
+        value = self.network.values.get(partner)
+        if value is None:
+            return place_of_node(node)
+        return Place(
+            module_path=value.module_path,
+            source_line=value.source_line,
+            operator=value.operator,
+        )
+
+    def details(
+        self, node: GraphNode, partner: str, candidate: TappedModel
+    ) -> tuple[str, ...]:
+        """Against the module's weights, under the names that they have in its state dict."""
+        stored = self.module.state_dict(keep_vars=True)
+        arrays = {
+            name: stored[name].detach().cpu().numpy() for name in node.inputs if name in stored
+        }
+        return weight_details(node, candidate, arrays, "the network's")
+
+    def twin(self) -> TappedModel | None:
+        """The network exported once more."""
+        return self._twin
+
+    @cached_property
+    def _twin(self) -> TappedModel | None:
+        from dlzoo.errors import ExportError
+        from dlzoo.export.onnx_from_torch import onnx_from_torch
+
+        try:
+            graph = onnx_from_torch(self.module, self._example_tensors, **self._asked)
+        except ExportError:
+            return None
+        # The folder lives as long as this object; the file is mapped.
+        self._folder = tempfile.TemporaryDirectory(prefix="dlzoo-")
+        path = Path(self._folder.name) / "model.onnx"
+        graph.save(path)
+        return TappedModel(path)
