@@ -213,6 +213,23 @@ def _providers(onnxruntime: Any, driver: tuple[int, int] | None) -> Iterator[Fin
         )
 
 
+def working_providers() -> list[str]:
+    """Names of the providers that run a model on this machine, best first.
+
+    Raises:
+        InstallationError: no ONNX Runtime is installed, or two are.
+    """
+    from dlzoo.runtime.installation import load_onnxruntime
+    from dlzoo.runtime.providers import PROVIDERS, short_name
+
+    onnxruntime = load_onnxruntime()
+    return [
+        short_name(ort_name)
+        for ort_name in onnxruntime.get_available_providers()
+        if short_name(ort_name) in PROVIDERS and not _why_not(onnxruntime, ort_name)
+    ]
+
+
 def _why_not(onnxruntime: Any, ort_name: str) -> str:
     """Why a model of one node does not run on this provider, or an empty text."""
     import numpy as np

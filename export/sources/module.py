@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,7 +42,9 @@ def source_from_module(
     _require_float32_on_cpu(module)
     require_finite_weights(module, options.name or kind)
     inputs = options.inputs or options.default_inputs or _ask_for_inputs(module)
-    output_names, gives_scores = describe_outputs(module, inputs)
+    output_names, gives_scores = describe_outputs(
+        module, {spec.name: spec.example() for spec in inputs}
+    )
     return ModelSource(
         name=options.name or kind.lower(),
         network=module,
@@ -79,7 +81,7 @@ def load_weights_file(module: nn.Module, path: str, subject: str) -> None:
 
 
 def describe_outputs(
-    module: nn.Module, inputs: Sequence[InputSpec]
+    module: nn.Module, inputs: Mapping[str, Tensor]
 ) -> tuple[tuple[str, ...], bool]:
     """A name for each tensor that comes out, and whether it is one [N, K] of scores.
 
@@ -90,12 +92,15 @@ def describe_outputs(
         ArgumentError: the network does not take these inputs.
         ExportError: it gives no tensor.
     """
-    args, kwargs = bind_inputs(module, {spec.name: spec.example() for spec in inputs})
+    args, kwargs = bind_inputs(module, inputs)
     try:
         with in_eval_mode(module, []), torch.no_grad():
             result = module(*args, **kwargs)
     except Exception as error:  # a network's own code may raise anything
-        shapes = ", ".join(f"{s.name} {list(s.shape)} {s.dtype}" for s in inputs)
+        shapes = ", ".join(
+            f"{name} {list(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+            for name, x in inputs.items()
+        )
         raise ArgumentError(
             f"{type(module).__name__} fails in PyTorch itself on {shapes}: "
             f"{describe_exception(error)}. Give it inputs that it takes, or mend it."
@@ -111,9 +116,8 @@ def describe_outputs(
         is_scores = result.dim() == _SCORES_RANK
         return (("logits" if is_scores else "output"),), is_scores
     names = [_name_of(path) for path, _ in tensors]
-    taken = {spec.name for spec in inputs}
     names = [
-        f"output_{name}" if name[0].isdigit() or name in taken else name for name in names
+        f"output_{name}" if name[0].isdigit() or name in inputs else name for name in names
     ]
     return tuple(names), False
 

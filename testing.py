@@ -1,0 +1,199 @@
+"""Parity in people's own tests: one call exports a module, proves it, and names what is wrong.
+
+``pytest_plugin.py`` beside this file gives tests the providers to run on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlzoo.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dlzoo.export.bundle import GoldenSet
+    from dlzoo.export.onnx_from_torch import OnnxGraph
+    from dlzoo.runtime.report import Power, Report
+
+#: Small faults that are tried, each in one weight tensor: at least 9 in 10 must show.
+_MAX_FAULTS = 10
+_OPTIMIZATIONS = ("disabled", "all")
+
+
+def assert_onnx_parity(
+    module: nn.Module,
+    inputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
+    *,
+    opset: int = 20,
+    provider: str = "cpu",
+    target: str = "ort-cpu",
+    lowerings: Mapping[str, str] | None = None,
+    dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
+    rho2_limit: float = 3.0,
+    rhomax_limit: float = 6.0,
+) -> Report:
+    """Assert that a module's ONNX graph gives its answers, to float32's own noise.
+
+    The module is exported in eval mode (and comes back as it was), run on ONNX Runtime with graph
+    optimization off and on, and compared with PyTorch in float64: rho2 and rhomax, the error's
+    RMS and largest element as multiples of PyTorch's own error in float32, must not exceed their
+    limits; NaN and Inf must be where PyTorch has them. Small faults are put into the weights: if
+    the comparison misses them it proves nothing, and fails.
+
+    Args:
+        module: any that ``torch.export`` can trace, with float32 weights on the CPU.
+        inputs: a tensor, several in the order of ``forward``, or by name.
+        opset: of the graph.
+        provider: ``cpu``, ``cuda``, …; the fixture ``onnx_provider`` gives each in turn.
+        target: as for ``dlzoo export --target``.
+        lowerings: operator -> spelling, as for ``dlzoo export --lowering``.
+        dynamic_axes: input -> axis -> symbol, for axes that stay open.
+        rho2_limit: the largest rho2 that passes.
+        rhomax_limit: the largest rhomax that passes.
+
+    Returns:
+        The report, true; its ``candidates`` have the numbers.
+
+    Raises:
+        AssertionError: the graph is wrong, or nothing was proved; the first wrong layer is named.
+        ExportError: the module cannot be exported as asked.
+        ProviderError: the provider is missing or did not take the work.
+
+    >>> import torch
+    >>> from dlzoo.testing import assert_onnx_parity
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Mish())
+    >>> bool(assert_onnx_parity(net, torch.randn(2, 4)))
+    True
+    """
+    from dlzoo.export.onnx_from_torch import onnx_from_torch
+    from dlzoo.export.reference import compute_golden_set
+    from dlzoo.export.sources.module import describe_outputs
+    from dlzoo.export.tracing_state import in_eval_mode
+    from dlzoo.runtime.validate import verify_model
+
+    named = _named_inputs(module, inputs)
+    notes: list[str] = []
+    with in_eval_mode(module, notes), tempfile.TemporaryDirectory() as folder:
+        output_names, _ = describe_outputs(module, named)
+        graph = onnx_from_torch(
+            module,
+            named,
+            output_names=output_names,
+            opset=opset,
+            dynamic_axes=dynamic_axes,
+            target=target,
+            lowerings=lowerings,
+        )
+        path = Path(folder) / "model.onnx"
+        graph.save(path)
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in named.items()}
+        golden = compute_golden_set(
+            "given", "given", module, arrays, output_names=output_names
+        )
+        limits: dict[str, Any] = {"rho2_limit": rho2_limit, "rhomax_limit": rhomax_limit}
+        power = _measure_power(module, graph, golden, limits)
+        report = verify_model(
+            path,
+            [golden],
+            providers=[provider],
+            optimizations=_OPTIMIZATIONS,
+            power=power,
+            **limits,
+        )
+        if not report:
+            raise AssertionError(
+                _explanation(
+                    module,
+                    path,
+                    arrays,
+                    report,
+                    provider,
+                    target=target,
+                    lowerings=lowerings,
+                    **limits,
+                )
+            )
+    return report
+
+
+def _named_inputs(
+    module: nn.Module, inputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    import inspect
+
+    from torch import Tensor
+
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    known = [
+        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(known) < len(tensors):  # *args: they have no names of their own
+        known = [f"input_{number}" for number in range(len(tensors))]
+    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise ArgumentError(
+            f"inputs of {type(module).__name__} got {inputs!r:.80}, expected a tensor, a list of "
+            "tensors, or a dictionary of them. Pass what forward takes."
+        )
+    return dict(zip(known, tensors, strict=False))
+
+
+def _measure_power(
+    module: nn.Module, graph: OnnxGraph, golden: GoldenSet, limits: dict[str, Any]
+) -> Power | None:
+    """How many faults in weights show; None for a module that has no weights to be wrong."""
+    from dlzoo.export.faults import iter_faulty_outputs
+    from dlzoo.runtime.compare import UNIT_ROUNDOFFS, compare_outputs
+    from dlzoo.runtime.report import Power
+
+    if not graph.parameters:
+        return None
+    verdicts = [
+        compare_outputs(
+            outputs,
+            golden,
+            dtypes={spec.name: spec.dtype for spec in graph.outputs},
+            unit_roundoff=UNIT_ROUNDOFFS["float32"],
+            **limits,
+        )
+        for _, outputs in iter_faulty_outputs(
+            module,
+            golden.inputs,
+            output_names=list(golden.reference),
+            seed=0,
+            max_tensors=_MAX_FAULTS,
+            parameters=graph.parameters,
+        )
+    ]
+    detected = sum(not verdict for verdict in verdicts)
+    return Power(detected=detected, tried=len(verdicts), sampled_of=len(graph.parameters))
+
+
+def _explanation(
+    module: nn.Module,
+    path: Path,
+    arrays: Mapping[str, Any],
+    report: Report,
+    provider: str,
+    **exported_as: Any,
+) -> str:
+    lines = [f"{type(module).__name__} on {provider}: {report.explanation}"]
+    if report.verdict == "fail":
+        from dlzoo.comparison import first_wrong_layer
+
+        culprit = first_wrong_layer(
+            module, path, dict(arrays), providers=[provider], **exported_as
+        )
+        lines.append(
+            f"The first wrong layer is {culprit}"
+            if culprit is not None
+            else "No value of the graph differs from the trace: what torch.export traced is not "
+            "what runs. Does forward depend on torch.compiler.is_exporting()?"
+        )
+    return "\n".join(lines)
