@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
-from onnxscript import opset18 as op
 
+from dlzoo.export.lowering.onnx_operators import constant, op
 from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
 
 _RANK = 4
@@ -55,7 +54,7 @@ def _refuses_windows(x: Any, output_size: Sequence[Any]) -> str:
 
 
 def _int64(*values: int) -> Any:
-    return op.Constant(value=ir.tensor(np.array(values, np.int64)))
+    return constant(np.array(values, np.int64))
 
 
 def _windows(x: Any, axis: int, n: int) -> tuple[Any, Any, Any]:
@@ -85,7 +84,7 @@ def _windows(x: Any, axis: int, n: int) -> tuple[Any, Any, Any]:
 
 
 def _constant(value: Any) -> Any:
-    return op.Constant(value=ir.tensor(value))
+    return constant(value)
 
 
 def _average_windows(x: Any, output_size: Sequence[int]) -> Any:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from onnxscript import opset18 as op
-from onnxscript import opset20 as op20
-
+from dlzoo.export.lowering.onnx_operators import op, op20
 from dlzoo.export.lowering.own_domain import call_contrib
 from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
 

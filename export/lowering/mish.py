@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxscript import opset18 as op
-
+from dlzoo.export.lowering.onnx_operators import op
 from dlzoo.export.lowering.own_domain import call_function
 from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
 

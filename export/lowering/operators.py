@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from dlzoo.export.lowering import (
-    gelu as gelu,
+    adaptive_pool,
+    antialiased_resize,
+    ceil_pool,
+    exporters_own,
+    gelu,
+    group_norm,
+    hardswish,
+    layer_norm,
+    local_response_norm,
+    mish,
+    silu,
+    softplus,
 )
-from dlzoo.export.lowering import (
-    mish as mish,
+from dlzoo.export.lowering.registry import OPERATORS
+
+__all__ = ["MODULES", "OPERATORS"]
+
+#: Each registers its operators when it is imported.
+MODULES = (
+    *(mish, gelu, silu, hardswish, softplus),
+    *(local_response_norm, group_norm, layer_norm),
+    *(adaptive_pool, ceil_pool, antialiased_resize, exporters_own),
 )
-from dlzoo.export.lowering.registry import OPERATORS as OPERATORS

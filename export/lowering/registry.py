@@ -65,7 +65,8 @@ class Operator:
 
     ``torch_operators`` are names as in ``aten.mish.default``. ``is_meant`` decides by a call's
     arguments, where one torch operator stands for several (GELU with erf and with tanh).
-    ``torch_function`` is a Python function that is traced as the first of ``torch_operators``.
+    ``torch_function`` is a Python function in whose place ``replacement`` is traced: it calls one of
+    ``torch_operators`` where ``torch.export`` would see the function's parts.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Operator:
     formula: str
     is_meant: Callable[..., bool] | None = None
     torch_function: Callable[..., Any] | None = None
+    replacement: Callable[..., Any] | None = None
     lowerings: list[Lowering] = field(default_factory=list)
 
 

@@ -72,9 +72,9 @@ class LoweringPlan:
     def tracing(self) -> Iterator[None]:
         """Trace Python functions that have a lowering as one operator each."""
         replaced = {
-            operator.torch_function: torch_operator(operator.torch_operators[0])
+            operator.torch_function: operator.replacement
             for operator in OPERATORS.values()
-            if operator.torch_function is not None
+            if operator.torch_function is not None and operator.replacement is not None
         }
         with _Replaced(replaced):
             yield

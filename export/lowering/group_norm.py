@@ -1,0 +1,116 @@
+"""GroupNorm: ``gamma_c (x - mean_ng) / sqrt(var_ng + eps) + beta_c``.
+
+InstanceNormalization of the groups gives the middle part. The outer part is what an inference
+BatchNormalization with mean 0 and variance 1 does, in one pass where Mul and Add take two.
+
+Source:
+    Wu & He 2018, "Group normalization", equations 1 and 6.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from dlzoo.export.lowering.onnx_operators import constant, ints, op, op21
+from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
+
+
+def _full(x: ir.Value, value: float, size: int) -> Any:
+    assert x.dtype is not None
+    return constant(np.full(size, value, x.dtype.numpy()))
+
+
+def _shape_of(x: ir.Value) -> Any:
+    """The shape as a constant where at most one size is open, else as it comes."""
+    assert x.shape is not None
+    sizes = [size if isinstance(size, int) else -1 for size in x.shape]
+    return ints(*sizes) if sizes.count(-1) <= 1 else op.Shape(x)
+
+
+def _num_channels(x: ir.Value) -> int:
+    assert x.shape is not None and isinstance(x.shape[1], int), "channels are never open"
+    return x.shape[1]
+
+
+def _normalized(x: Any, num_groups: int, eps: float) -> Any:
+    grouped = op.Reshape(x, ints(0, num_groups, -1))
+    one, zero = _full(x, 1.0, num_groups), _full(x, 0.0, num_groups)
+    y = op.InstanceNormalization(grouped, one, zero, epsilon=float(eps))
+    return op.Reshape(y, _shape_of(x))
+
+
+def _native(
+    x: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    scale = _full(x, 1.0, _num_channels(x)) if weight is None else weight
+    shift = _full(x, 0.0, _num_channels(x)) if bias is None else bias
+    return op21.GroupNormalization(x, scale, shift, num_groups=num_groups, epsilon=float(eps))
+
+
+def _instance(
+    x: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    y = _normalized(x, num_groups, eps)
+    trailing = ints(-1, *[1] * (len(x.shape) - 2))
+    y = y if weight is None else op.Mul(y, op.Reshape(weight, trailing))
+    return y if bias is None else op.Add(y, op.Reshape(bias, trailing))
+
+
+def _batch_norm(
+    x: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    y = _normalized(x, num_groups, eps)
+    if weight is None and bias is None:
+        return y
+    one, zero = (_full(x, value, _num_channels(x)) for value in (1.0, 0.0))
+    scale, shift = one if weight is None else weight, zero if bias is None else bias
+    return op.BatchNormalization(y, scale, shift, zero, one, epsilon=0.0)
+
+
+add_operator(
+    Operator(
+        name="group_norm",
+        torch_operators=("aten.group_norm.default",),
+        formula="gamma_c (x - mean_ng) / sqrt(var_ng + eps) + beta_c",
+    ),
+    Lowering(
+        operator="group_norm",
+        spelling="native",
+        onnx=("GroupNormalization",),
+        translate=_native,
+        min_opset=21,
+    ),
+    Lowering(
+        operator="group_norm",
+        spelling="decomposed",
+        form="instance_norm",
+        onnx=("Reshape", "InstanceNormalization", "Mul", "Add"),
+        translate=_instance,
+        note="the exporter's own up to opset 20",
+    ),
+    Lowering(
+        operator="group_norm",
+        spelling="decomposed",
+        form="batch_norm",
+        onnx=("Reshape", "InstanceNormalization", "BatchNormalization"),
+        translate=_batch_norm,
+    ),
+)
