@@ -127,8 +127,9 @@ class NetworkBase:
             graph = onnx_from_torch(self.module, self._example_tensors, **self._asked)
         except ExportError:
             return None
-        # The folder lives as long as this object; the file is mapped.
-        self._folder = tempfile.TemporaryDirectory(prefix="dlzoo-")
-        path = Path(self._folder.name) / "model.onnx"
-        graph.save(path)
-        return TappedModel(path)
+        # The file is mapped, and stays readable after its name is gone; where it has to keep its
+        # name (Windows), it stays in the system's folder for such.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "model.onnx"
+            graph.save(path)
+            return TappedModel(path)

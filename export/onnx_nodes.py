@@ -45,7 +45,6 @@ _TENSOR_NAME = 8
 _KEY, _VALUE = 1, 2
 #: Same key as ``trace_metadata.NAME_SCOPES``, which needs onnx_ir to import.
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"
-_SOURCE_LINE = "dlzoo.source_line"
 _NUMBER_OF_DTYPE = {dtype_name(number): number for number in range(1, 16)}
 
 
@@ -64,7 +63,6 @@ class GraphNode:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     scopes: tuple[str, ...]
-    source_line: str
     attributes: dict[str, bytes]
     data: memoryview = field(repr=False, compare=False)
 
@@ -218,7 +216,6 @@ def _read_node(index: int, data: memoryview) -> GraphNode:
         inputs=(*inputs, *(name for name in dict.fromkeys(captured) if name not in inputs)),
         outputs=tuple(texts.get(_NODE_OUTPUT, [])),
         scopes=_scopes(metadata.get(_NAME_SCOPES, "")),
-        source_line=metadata.get(_SOURCE_LINE, ""),
         attributes=attributes,
         data=data,
     )

@@ -120,7 +120,6 @@ def place_of_node(node: GraphNode | None) -> Place:
         return Place()
     return Place(
         module_path=node.module_path,
-        source_line=node.source_line,
         operator=node.scopes[-1].rstrip("_0123456789"),
     )
 
