@@ -91,12 +91,7 @@ class Localizer(ValueChecker):
         named = [self.pairs[name] for name in taken if name in self.pairs]
         if set(taken) <= set(self.pairs) | set(self.inputs):
             known = self.reference.values([*named, found.partner])
-            given = {
-                name: self._given(name, known[self.pairs[name]][0])
-                if name in self.pairs
-                else self.inputs[name]
-                for name in taken
-            }
+            given = self._inputs_of(taken, known)
             alone = self._run_alone(found, nodes, given, known[found.partner])
         return Finding(check=found, kind="node", nodes=tuple(nodes), alone=alone)
 
@@ -121,12 +116,7 @@ class Localizer(ValueChecker):
         walk = self._walk(check.partner)
         named = [self.pairs[name] for name in taken if name in self.pairs]
         right = self.reference.values([*named, *walk, check.partner])
-        given = {
-            name: self._given(name, right[self.pairs[name]][0])
-            if name in self.pairs
-            else self.inputs[name]
-            for name in taken
-        }
+        given = self._inputs_of(taken, right)
         wanted = right[check.partner]
         alone = self._run_alone(check, nodes, given, wanted)
         if alone:
@@ -244,6 +234,17 @@ class Localizer(ValueChecker):
                     num_tried += 1
                     yield {name: other}, other
 
+    def _inputs_of(
+        self, taken: Sequence[str], right: Mapping[str, ReferenceValue]
+    ) -> dict[str, Array]:
+        """What nodes take, from the reference where it has it, else from the model's inputs."""
+        return {
+            name: self._given(name, right[self.pairs[name]][0])
+            if name in self.pairs
+            else self.inputs[name]
+            for name in taken
+        }
+
     def _given(self, name: str, array: Array) -> Array:
         return array.astype(self.model.values[name][0]) if name in self.model.values else array
 
@@ -272,36 +273,35 @@ class Localizer(ValueChecker):
         An error below the noise that has gathered so far can grow beyond it later, where noise
         averages out and the error does not.
         """
-        before = {node.index for node in self.model.graph.segment(check.value, [])[0]}
+        graph = self.model.graph
+        before = {node.index for node in graph.segment(check.value, [])[0]} - {
+            check.node.index
+        }
+        others = {c.value: c for c in checks if c.node.index in before}
         worst: Finding | None = None
-        for other in checks:
-            if other.node.index not in before or other.value == check.value:
-                continue
-            segment, taken = self.model.graph.segment(other.value, self._ends(other.value))
-            named = [self.pairs[name] for name in taken if name in self.pairs]
-            right = self.reference.values(named)
-            if len(right) < len(set(named)):
-                continue
-            given = {
-                name: self._given(name, right[self.pairs[name]][0])
-                for name in taken
-                if name in self.pairs
-            }
-            wanted = self.reference.values_from(
-                other.partner, {self.pairs[name]: array for name, array in given.items()}
+        for chunk in self.model.chunks(list(others), self.inputs, self.max_bytes):
+            segments = {name: graph.segment(name, self._ends(name)) for name in chunk}
+            taken_by_any = {name for _, taken in segments.values() for name in taken}
+            right = self.reference.values(
+                [self.pairs[name] for name in taken_by_any if name in self.pairs]
             )
-            given |= {name: self.inputs[name] for name in taken if name not in given}
-            if wanted is None:
-                continue
-            difference = self._run_alone(other, segment, given, wanted)
-            if not difference and (
-                worst is None or worst.alone is None or _rho(difference) > _rho(worst.alone)
-            ):
-                worst = Finding(
-                    check=other, kind="node", nodes=tuple(segment), alone=difference
+            for name, (segment, taken) in segments.items():
+                floats = [n for n in taken if n in self.pairs]
+                if not set(taken) <= {*floats, *self.inputs}:
+                    continue
+                given = self._inputs_of(taken, right)
+                wanted = self.reference.values_from(
+                    others[name].partner, {self.pairs[n]: given[n] for n in floats}
                 )
+                if wanted is None:
+                    continue
+                found = self._run_alone(others[name], segment, given, wanted)
+                if not found and (worst is None or _rho(found) > _rho(worst.alone)):
+                    worst = Finding(
+                        check=others[name], kind="node", nodes=tuple(segment), alone=found
+                    )
         return worst or Finding(check=check, kind="sum", nodes=tuple(nodes), alone=alone)
 
 
-def _rho(difference: Difference) -> float:
-    return np.inf if difference.rho2 is None else difference.rho2
+def _rho(difference: Difference | None) -> float:
+    return np.inf if difference is None or difference.rho2 is None else difference.rho2
