@@ -18,6 +18,7 @@ from dlzoo.export.bundle import GoldenSet
 from dlzoo.runtime.difference import (
     CLASS_NAMES,
     Difference,
+    WorstElement,
     exact_difference,
     failed_difference,
     float_difference,
@@ -64,6 +65,11 @@ class Comparison:
             f"output {d.name!r} {reason}" for d in self.differences for reason in d.reasons
         ]
         return (*self.reasons, *named)
+
+    @property
+    def worst(self) -> dict[str, WorstElement]:
+        """The worst element of each output that could be compared, by its name."""
+        return {d.name: d.worst for d in self.differences if d.worst is not None}
 
     @property
     def notes(self) -> tuple[str, ...]:

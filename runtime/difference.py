@@ -20,6 +20,20 @@ CLASS_NAMES = ("finite", "NaN", "+Inf", "-Inf")
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorstElement:
+    """The element that is farthest from the reference, or the first that is NaN or Inf wrongly."""
+
+    index: tuple[int, ...]
+    reference: float
+    got: float
+
+    @property
+    def error(self) -> float:
+        """What came out less what should have: got - reference."""
+        return self.got - self.reference
+
+
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """How one output of the candidate differs from the reference; true where it passes.
 
@@ -35,6 +49,7 @@ class Difference:
     num_top1_changes: int = 0
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    worst: WorstElement | None = None
 
     def __bool__(self) -> bool:
         return not self.reasons
@@ -64,11 +79,19 @@ def failed_difference(name: str, reason: str) -> Difference:
 
 def exact_difference(name: str, o: npt.NDArray[Any], y: Float64Array) -> Difference:
     """Integers and booleans: equal everywhere, or it fails."""
-    num_different = int((o != y).sum())
+    different = o != y
+    num_different = int(different.sum())
     if num_different:
-        return failed_difference(
-            name,
-            f"differs in {num_different} of {o.size} {o.dtype.name} values; all must be equal",
+        return Difference(
+            name=name,
+            rho2=None,
+            rhomax=None,
+            max_abs_error=None,
+            reasons=(
+                f"differs in {num_different} of {o.size} {o.dtype.name} values; "
+                "all must be equal",
+            ),
+            worst=_element(o, y, int(np.argmax(different))),
         )
     return Difference(name=name, rho2=0.0, rhomax=0.0, max_abs_error=0.0)
 
@@ -105,11 +128,13 @@ def float_difference(
     let_pass = np.isin(expected_class, sorted(tolerated)) & (expected_class != got_class)
     wrong = (expected_class != got_class) & ~let_pass
     reasons, notes = [], []
+    worst = None
     if wrong.any():
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        worst = _element(o, y, int(np.argmax(wrong)))
         reasons.append(
             f"has {int(wrong.sum())} of {o.size} elements that are finite, NaN or Inf where they "
-            f"should not be: at {list(where)} got {o[where]:g}, expected {y[where]:g}"
+            f"should not be: at {list(worst.index)} got {worst.got:g}, "
+            f"expected {worst.reference:g}"
         )
     if let_pass.any():
         notes.append(
@@ -126,17 +151,22 @@ def float_difference(
             max_abs_error=None,
             reasons=tuple(reasons),
             notes=tuple(notes),
+            worst=worst,
         )
 
     underflow = unit_roundoff * float(np.finfo(candidate.dtype).tiny) or np.nextafter(0.0, 1.0)
     y_finite = y[finite]
     with np.errstate(over="ignore"):  # an error beyond float64 is Inf, and fails
         error = o[finite] - y_finite
-        max_error = float(np.abs(error).max())
+        position = int(np.argmax(np.abs(error)))
+        max_error = float(np.abs(error[position]))
         noise_rms = max(noise.rms, unit_roundoff * root_mean_square(y_finite), underflow)
         noise_max = max(noise.max, unit_roundoff * float(np.abs(y_finite).max()), underflow)
         rho2 = float(np.float64(root_mean_square(error)) / noise_rms)
         rhomax = float(np.float64(max_error) / noise_max)
+    if worst is None:
+        flat = position if finite.all() else int(np.flatnonzero(finite)[position])
+        worst = _element(o, y, flat)
     if not rho2 <= rho2_limit:
         reasons.append(f"has rho2 {rho2:.3g}, the limit is {rho2_limit:g}")
     if not rhomax <= rhomax_limit:
@@ -152,7 +182,14 @@ def float_difference(
         num_top1_changes=num_changes,
         reasons=tuple(reasons),
         notes=tuple(notes),
+        worst=worst,
     )
+
+
+def _element(o: npt.NDArray[Any], y: Float64Array, position: int) -> WorstElement:
+    """The element at a place of the flattened arrays."""
+    index = tuple(int(i) for i in np.unravel_index(position, y.shape))
+    return WorstElement(index=index, reference=float(y[index]), got=float(o[index]))
 
 
 def root_mean_square(values: Float64Array) -> float:

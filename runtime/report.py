@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from dlzoo.errors import BundleError
+from dlzoo.runtime.difference import WorstElement
+from dlzoo.runtime.layer_errors import LayerErrors
 
 Verdict = Literal["pass", "fail", "vacuous"]
 
@@ -23,6 +25,7 @@ class CandidateResult:
 
     ``rho2`` and ``rhomax`` are None where no finite element could be compared. ``kernels`` says how
     operators of domain ``dlzoo`` ran: ``native`` or ``function``; None where the model has none.
+    ``worst`` holds the worst element of each output, by its name.
     """
 
     provider: str
@@ -36,6 +39,7 @@ class CandidateResult:
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     kernels: Literal["native", "function"] | None = None
+    worst: Mapping[str, WorstElement] = field(default_factory=dict, hash=False)
 
     @property
     def place(self) -> str:
@@ -47,12 +51,14 @@ class CandidateResult:
 class Power:
     """How many small faults the comparison caught, each put into one parameter tensor alone.
 
-    ``tried`` of ``sampled_of`` parameter tensors got a fault.
+    ``tried`` of ``sampled_of`` parameter tensors got a fault; ``missed`` names those in which it
+    went unnoticed, where that is known.
     """
 
     detected: int
     tried: int
     sampled_of: int
+    missed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.detected <= self.tried <= self.sampled_of:
@@ -61,7 +67,10 @@ class Power:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The verdict on a model, with everything that it rests on; true where it is ``pass``."""
+    """The verdict on a model, with everything that it rests on; true where it is ``pass``.
+
+    ``layers`` are the errors inside the model; None where nobody looked.
+    """
 
     verdict: Verdict
     bundle: str
@@ -72,6 +81,7 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    layers: LayerErrors | None = None
 
     def __bool__(self) -> bool:
         return self.verdict == "pass"
@@ -98,12 +108,13 @@ class Report:
             "verdict": self.verdict,
             "bundle": self.bundle,
             "opset": self.opset,
-            "candidates": [_json_values(asdict(result)) for result in self.candidates],
-            "power": None if self.power is None else asdict(self.power),
+            "candidates": [_candidate_to_json(result) for result in self.candidates],
+            "power": None if self.power is None else _json_values(asdict(self.power)),
             "dynamic_axes": {symbol: dict(axis) for symbol, axis in self.dynamic_axes.items()},
             "seconds": dict(self.seconds),
             "reasons": list(self.reasons),
             "notes": list(self.notes),
+            "layers": None if self.layers is None else self.layers.to_json(),
         }
 
     def to_parity(self) -> dict[str, Any]:
@@ -124,21 +135,15 @@ class Report:
                 verdict=document["verdict"],
                 bundle=document["bundle"],
                 opset=document["opset"],
-                candidates=tuple(
-                    CandidateResult(
-                        **{
-                            **entry,
-                            "reasons": tuple(entry["reasons"]),
-                            "notes": tuple(entry["notes"]),
-                        }
-                    )
-                    for entry in document["candidates"]
-                ),
+                candidates=tuple(_candidate_from_json(e) for e in document["candidates"]),
                 power=power_from_json(document["power"]),
                 dynamic_axes=dict(document["dynamic_axes"]),
                 seconds=dict(document.get("seconds", {})),
                 reasons=tuple(document["reasons"]),
                 notes=tuple(document["notes"]),
+                layers=None
+                if document.get("layers") is None
+                else LayerErrors.from_json(document["layers"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
@@ -151,12 +156,48 @@ def power_from_json(document: Any) -> Power | None:
     if document is None:
         return None
     try:
-        return Power(**{key: int(value) for key, value in dict(document).items()})
+        facts = dict(document)
+        missed = tuple(str(name) for name in facts.pop("missed", ()))
+        return Power(**{key: int(value) for key, value in facts.items()}, missed=missed)
     except (TypeError, ValueError) as error:
         raise BundleError(
             f"parity.json: power should be detected, tried and sampled_of, got {document!r} "
             f"({error}). Export the bundle again."
         ) from None
+
+
+def _candidate_to_json(result: CandidateResult) -> dict[str, Any]:
+    worst = [
+        {
+            "output": name,
+            "index": list(element.index),
+            "reference": _json_number(element.reference),
+            "got": _json_number(element.got),
+            "error": _json_number(element.error),
+        }
+        for name, element in result.worst.items()
+    ]
+    return {**_json_values(asdict(result)), "worst": worst}
+
+
+def _candidate_from_json(entry: Mapping[str, Any]) -> CandidateResult:
+    worst = {
+        found["output"]: WorstElement(
+            index=tuple(found["index"]),
+            reference=float(found["reference"]),
+            got=float(found["got"]),
+        )
+        for found in entry.get("worst", ())
+    }
+    changes = {"reasons": tuple(entry["reasons"]), "notes": tuple(entry["notes"])}
+    return CandidateResult(**{**entry, **changes, "worst": worst})
+
+
+def _json_number(value: float) -> float | str:
+    """An element as it is: JSON has no number for NaN and Inf, and null would hide which."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else ("+Inf" if value > 0 else "-Inf")
 
 
 def _json_values(entry: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from dlzoo.runtime.divergence import declared_divergences
 from dlzoo.runtime.report import CandidateResult, Power, Report, judge, power_from_json
 from dlzoo.runtime.session import Session, open_session
 from dlzoo.runtime.stage_clock import StageClock
+from dlzoo.runtime.tf32 import tf32_note
 
 __all__ = ["CandidateResult", "Power", "Report", "judge", "verify_bundle", "verify_model"]
 
@@ -76,20 +77,32 @@ def verify_bundle(
     if power is None:
         power = power_from_json(bundle.parity().get("power"))
     header = bundle.header
+    compared = own if golden_sets is None else golden_sets
+    rules: dict[str, Any] = {
+        "dtypes": {spec.name: spec.dtype for spec in manifest.outputs},
+        "rho2_limit": manifest.rho2_limit,
+        "rhomax_limit": manifest.rhomax_limit,
+        "allow_fallback": allow_fallback,
+    }
     results = _run_candidates(
         bundle,
-        own if golden_sets is None else golden_sets,
+        compared,
+        **rules,
         header=header,
-        dtypes={spec.name: spec.dtype for spec in manifest.outputs},
         unit_roundoff=UNIT_ROUNDOFFS[manifest.precision],
-        rho2_limit=manifest.rho2_limit,
-        rhomax_limit=manifest.rhomax_limit,
         providers=providers,
         optimizations=optimizations,
-        allow_fallback=allow_fallback,
         native_library=native_library,
         clock=clock,
     )
+    notes = [
+        f"the bundle carries {name}, which is code: where you trust its source, "
+        f"use it with --native-library {bundle.path / name}"
+        for name in carried_libraries(bundle)
+    ]
+    if any(result.provider == "cuda" for result in results):
+        clock("run", "cuda with TF32 on, for comparison")
+        notes.append(tf32_note(bundle, compared, **rules))
     axes = replayed_axes(manifest.inputs, manifest.dynamic_axes, own)
     faults = [
         *declaration_faults(bundle, header),
@@ -105,11 +118,7 @@ def verify_bundle(
         dynamic_axes=axes,
         seconds=clock.stop(),
         reasons=reasons,
-        notes=tuple(
-            f"the bundle carries {name}, which is code: where you trust its source, "
-            f"use it with --native-library {bundle.path / name}"
-            for name in carried_libraries(bundle)
-        ),
+        notes=tuple(notes),
     )
 
 
@@ -248,4 +257,5 @@ def _run_one(session: Session, golden: GoldenSet, **rules: Any) -> CandidateResu
         rhomax=comparison.rhomax,
         reasons=comparison.all_reasons,
         notes=comparison.notes,
+        worst=comparison.worst,
     )

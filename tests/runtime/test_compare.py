@@ -382,3 +382,44 @@ def test_unit_roundoffs_are_half_a_step_at_one(name: str) -> None:
     else:
         stored_bits = {"tf32": 10, "bfloat16": 7}[name]
         assert UNIT_ROUNDOFFS[name] == 2.0 ** -(stored_bits + 1)
+
+
+# --- the worst element ---------------------------------------------------------------------
+
+
+def test_the_worst_element_is_the_one_with_the_largest_error() -> None:
+    y = np.arange(6.0).reshape(2, 3)
+    o = y.astype(np.float32)
+    o[1, 0] += 2**-20
+    o[0, 2] -= 2**-18
+    worst = compare_one(o, y).worst["y"]
+    assert worst.index == (0, 2)
+    assert (worst.reference, worst.got, worst.error) == (2.0, 2.0 - 2**-18, -(2.0**-18))
+
+
+def test_the_worst_element_lies_right_among_elements_that_are_not_finite() -> None:
+    y = np.array([[np.nan, 1.0], [np.inf, 2.0]])
+    o = y.astype(np.float32)
+    o[1, 1] += 2**-22
+    assert compare_one(o, y).worst["y"].index == (1, 1)
+
+
+def test_a_wrong_nan_is_worse_than_any_error() -> None:
+    y = np.array([[5.0, 1.0], [3.0, 2.0]])
+    o = y.astype(np.float32)
+    o[0, 0] += 1
+    o[1, 0] = np.nan
+    worst = compare_one(o, y).worst["y"]
+    assert worst.index == (1, 0) and worst.reference == 3.0 and np.isnan(worst.got)
+
+
+def test_a_wrong_integer_is_the_worst_element() -> None:
+    y = np.array([1.0, 2.0, 3.0])
+    got = np.array([1, 5, 3], np.int64)
+    worst = compare_one(got, y, dtypes={"y": "int64"}).worst["y"]
+    assert (worst.index, worst.reference, worst.got) == ((1,), 2.0, 5.0)
+
+
+def test_what_cannot_be_compared_has_no_worst_element() -> None:
+    y = np.arange(6.0).reshape(2, 3)
+    assert compare_one(y.astype(np.float32)[:1], y).worst == {}

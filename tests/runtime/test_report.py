@@ -1,9 +1,12 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dlzoo.errors import BundleError
+from dlzoo.runtime.difference import WorstElement
+from dlzoo.runtime.layer_errors import LayerError, LayerErrors
 from dlzoo.runtime.report import POWER_THRESHOLD, CandidateResult, Power, Report, judge
 
 FULL_POWER = Power(detected=10, tried=10, sampled_of=50)
@@ -131,6 +134,47 @@ def test_the_json_holds_no_nan_and_no_infinity() -> None:
 def test_a_report_comes_back() -> None:
     original = report(reasons=("a",), notes=("b",), candidates=(result(notes=("c",)),))
     assert Report.from_json(json.loads(json.dumps(original.to_json()))) == original
+
+
+def test_the_worst_elements_come_back() -> None:
+    worst = {"y": WorstElement(index=(1, 7), reference=0.5, got=0.75)}
+    original = report(candidates=(result(worst=worst),))
+    document = json.loads(json.dumps(original.to_json(), allow_nan=False))
+    assert document["candidates"][0]["worst"] == [
+        {"output": "y", "index": [1, 7], "reference": 0.5, "got": 0.75, "error": 0.25}
+    ]
+    assert Report.from_json(document) == original
+
+
+def test_a_worst_element_that_is_not_finite_says_what_it_is() -> None:
+    worst = {"y": WorstElement(index=(0,), reference=-float("inf"), got=float("nan"))}
+    document = report(candidates=(result(worst=worst),)).to_json()
+    (element,) = document["candidates"][0]["worst"]
+    assert (element["reference"], element["got"], element["error"]) == ("-Inf", "NaN", "NaN")
+    back = Report.from_json(json.loads(json.dumps(document, allow_nan=False)))
+    assert back.candidates[0].worst["y"].reference == -float("inf")
+
+
+def test_the_errors_of_layers_and_missed_faults_come_back() -> None:
+    layer = LayerError(
+        value="relu", node="n1", op_type="Relu", module="act", source="net.py:3",
+        rho2=1.25, rhomax=None, verdict="pass",
+    )  # fmt: skip
+    layers = LayerErrors(
+        provider="cpu", optimization="disabled", golden="test_data_set_0", kind="normal x1",
+        batch=1, num_values=3, values=(layer,),
+    )  # fmt: skip
+    power = Power(detected=1, tried=2, sampled_of=4, missed=("conv.bias",))
+    original = report(layers=layers, power=power)
+    assert Report.from_json(json.loads(json.dumps(original.to_parity()))) == replace(
+        original, seconds={}
+    )
+
+
+def test_a_bundle_from_before_layers_were_measured_is_read() -> None:
+    document = report().to_parity()
+    del document["layers"], document["candidates"][0]["worst"], document["power"]["missed"]
+    assert Report.from_json(document) == report(seconds={})
 
 
 def test_parity_holds_no_time() -> None:
