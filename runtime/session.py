@@ -140,6 +140,7 @@ def open_session(
     allow_fallback: bool = False,
     num_threads: int | None = None,
     native_library: str | Path = AUTO,
+    allow_tf32: bool = False,
 ) -> Session:
     """Open a model on one provider, and make sure that this provider does the work.
 
@@ -156,6 +157,7 @@ def open_session(
         num_threads: threads within one operator; ONNX Runtime's choice if None.
         native_library: kernels for operators of domain ``dlzoo``, where the model has any and runs
             on the CPU: a path, ``auto`` or ``off``, as for ``custom_ops.find_native_library``.
+        allow_tf32: let CUDA round the factors of products to 10 bits of fraction.
 
     Raises:
         BundleError: the file is damaged, unsafe or not understood.
@@ -176,7 +178,12 @@ def open_session(
     if ops and wanted.name == KERNEL_PROVIDER:
         library = find_native_library(native_library, bundle=bundle)
     check_bodies(path, header, library)
-    session = _inference_session(path, wanted, optimization, num_threads, library)
+    provider_options = dict(wanted.options)
+    if allow_tf32 and "use_tf32" in provider_options:
+        provider_options["use_tf32"] = "1"
+    session = _inference_session(
+        path, wanted, optimization, num_threads, library, provider_options
+    )
 
     actual = [short_name(name) for name in session.get_providers()]
     nodes = session.get_provider_graph_assignment_info()
@@ -222,6 +229,7 @@ def _inference_session(
     optimization: str,
     num_threads: int | None,
     library: NativeLibrary | None,
+    provider_options: dict[str, str],
 ) -> Any:
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -240,7 +248,7 @@ def _inference_session(
         return onnxruntime.InferenceSession(
             str(path),
             options,
-            providers=[(provider.ort_name, dict(provider.options))],
+            providers=[(provider.ort_name, provider_options)],
             enable_fallback=0,
         )
     except Exception as error:
