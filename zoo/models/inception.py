@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from dlzoo.zoo.data.preprocessing import IMAGENET_299
 from dlzoo.zoo.layers.conv import ConvolutionUnit, Size
 from dlzoo.zoo.layers.head import LogitsWithAuxiliary
+from dlzoo.zoo.layers.inception import InputRange
 from dlzoo.zoo.layers.registry import LayerChoice
-from dlzoo.zoo.models.googlenet import InputRange
 from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
 
 PAPER = Paper(

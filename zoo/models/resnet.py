@@ -229,143 +229,64 @@ _IMAGENET: dict[str, Any] = {
 }
 
 
-@register_model(
-    summary="smallest ResNet: basic blocks",
-    paper=RESNET_PAPER,
-    num_parameters=11_689_512,
-    weights=(PublishedWeights.from_torchvision("resnet18-f37072fd.pth", top1_percent=69.758),),
-    **_IMAGENET,
-)
-def resnet18(
-    *,
-    num_classes: int = 1000,
-    norm: LayerChoice = "batch_norm",
-    activation: LayerChoice = "relu",
-) -> nn.Module:
-    """ResNet-18: 18 layers with weights along the longest path.
+def _depth(
+    depth: int,
+    summary: str,
+    num_parameters: int,
+    weights: tuple[str, float],
+    newer_weights: tuple[str, float] | None = None,
+) -> Callable[..., nn.Module]:
+    """Enter the builder of one column of table 1, with its (hash, top-1 percent) as published."""
+
+    def build(
+        *,
+        num_classes: int = 1000,
+        norm: LayerChoice = "batch_norm",
+        activation: LayerChoice = "relu",
+    ) -> nn.Module:
+        return _resnet(depth, num_classes=num_classes, norm=norm, activation=activation)
+
+    name = f"resnet{depth}"
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"""ResNet-{depth}: {depth} layers with weights along the longest path.
 
     Args:
         num_classes: outputs of the last layer.
         norm: name of a norm, or what makes one for a number of channels.
         activation: name of an activation, or what makes one.
     """
-    return _resnet(18, num_classes=num_classes, norm=norm, activation=activation)
+    published = [
+        PublishedWeights.from_torchvision(f"{name}-{weights[0]}.pth", top1_percent=weights[1])
+    ]
+    if newer_weights is not None:
+        published.append(
+            PublishedWeights.from_torchvision(
+                f"{name}-{newer_weights[0]}.pth",
+                name="imagenet_v2",
+                top1_percent=newer_weights[1],
+                preprocessing=IMAGENET_224_RESIZE_232,
+            )
+        )
+    return register_model(
+        summary=summary,
+        paper=RESNET_PAPER,
+        num_parameters=num_parameters,
+        weights=tuple(published),
+        **_IMAGENET,
+    )(build)
 
 
-@register_model(
-    summary="ResNet of basic blocks",
-    paper=RESNET_PAPER,
-    num_parameters=21_797_672,
-    weights=(PublishedWeights.from_torchvision("resnet34-b627a593.pth", top1_percent=73.314),),
-    **_IMAGENET,
+resnet18 = _depth(18, "smallest ResNet: basic blocks", 11_689_512, ("f37072fd", 69.758))
+resnet34 = _depth(34, "ResNet of basic blocks", 21_797_672, ("b627a593", 73.314))
+resnet50 = _depth(
+    50, "ResNet of bottlenecks", 25_557_032, ("0676ba61", 76.13), ("11ad3fa6", 80.858)
 )
-def resnet34(
-    *,
-    num_classes: int = 1000,
-    norm: LayerChoice = "batch_norm",
-    activation: LayerChoice = "relu",
-) -> nn.Module:
-    """ResNet-34: 34 layers with weights along the longest path.
-
-    Args:
-        num_classes: outputs of the last layer.
-        norm: name of a norm, or what makes one for a number of channels.
-        activation: name of an activation, or what makes one.
-    """
-    return _resnet(34, num_classes=num_classes, norm=norm, activation=activation)
-
-
-@register_model(
-    summary="ResNet of bottlenecks",
-    paper=RESNET_PAPER,
-    num_parameters=25_557_032,
-    weights=(
-        PublishedWeights.from_torchvision("resnet50-0676ba61.pth", top1_percent=76.13),
-        PublishedWeights.from_torchvision(
-            "resnet50-11ad3fa6.pth",
-            name="imagenet_v2",
-            top1_percent=80.858,
-            preprocessing=IMAGENET_224_RESIZE_232,
-        ),
-    ),
-    **_IMAGENET,
+resnet101 = _depth(
+    101, "deep ResNet of bottlenecks", 44_549_160, ("63fe2227", 77.374), ("cd907fc2", 81.886)
 )
-def resnet50(
-    *,
-    num_classes: int = 1000,
-    norm: LayerChoice = "batch_norm",
-    activation: LayerChoice = "relu",
-) -> nn.Module:
-    """ResNet-50: 50 layers with weights along the longest path.
-
-    Args:
-        num_classes: outputs of the last layer.
-        norm: name of a norm, or what makes one for a number of channels.
-        activation: name of an activation, or what makes one.
-    """
-    return _resnet(50, num_classes=num_classes, norm=norm, activation=activation)
-
-
-@register_model(
-    summary="deep ResNet of bottlenecks",
-    paper=RESNET_PAPER,
-    num_parameters=44_549_160,
-    weights=(
-        PublishedWeights.from_torchvision("resnet101-63fe2227.pth", top1_percent=77.374),
-        PublishedWeights.from_torchvision(
-            "resnet101-cd907fc2.pth",
-            name="imagenet_v2",
-            top1_percent=81.886,
-            preprocessing=IMAGENET_224_RESIZE_232,
-        ),
-    ),
-    **_IMAGENET,
+resnet152 = _depth(
+    152, "deepest ResNet of the paper", 60_192_808, ("394f9c45", 78.312), ("f82ba261", 82.284)
 )
-def resnet101(
-    *,
-    num_classes: int = 1000,
-    norm: LayerChoice = "batch_norm",
-    activation: LayerChoice = "relu",
-) -> nn.Module:
-    """ResNet-101: 101 layers with weights along the longest path.
-
-    Args:
-        num_classes: outputs of the last layer.
-        norm: name of a norm, or what makes one for a number of channels.
-        activation: name of an activation, or what makes one.
-    """
-    return _resnet(101, num_classes=num_classes, norm=norm, activation=activation)
-
-
-@register_model(
-    summary="deepest ResNet of the paper",
-    paper=RESNET_PAPER,
-    num_parameters=60_192_808,
-    weights=(
-        PublishedWeights.from_torchvision("resnet152-394f9c45.pth", top1_percent=78.312),
-        PublishedWeights.from_torchvision(
-            "resnet152-f82ba261.pth",
-            name="imagenet_v2",
-            top1_percent=82.284,
-            preprocessing=IMAGENET_224_RESIZE_232,
-        ),
-    ),
-    **_IMAGENET,
-)
-def resnet152(
-    *,
-    num_classes: int = 1000,
-    norm: LayerChoice = "batch_norm",
-    activation: LayerChoice = "relu",
-) -> nn.Module:
-    """ResNet-152: 152 layers with weights along the longest path.
-
-    Args:
-        num_classes: outputs of the last layer.
-        norm: name of a norm, or what makes one for a number of channels.
-        activation: name of an activation, or what makes one.
-    """
-    return _resnet(152, num_classes=num_classes, norm=norm, activation=activation)
 
 
 @register_model(

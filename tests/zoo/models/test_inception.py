@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dlzoo.zoo.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from dlzoo.zoo.layers.head import LogitsWithAuxiliary
-from dlzoo.zoo.models.googlenet import InputRange, googlenet, googlenet_2014
+from dlzoo.zoo.layers.inception import InputRange
+from dlzoo.zoo.models.googlenet import googlenet, googlenet_2014
 from dlzoo.zoo.models.inception import InceptionV3, inception_v3
 
 BUILDERS: list[tuple[Callable[..., Any], int, int]] = [
