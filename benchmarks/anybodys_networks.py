@@ -84,6 +84,8 @@ def main() -> None:
 def run_all(arguments: argparse.Namespace) -> None:
     done = {row["model"] for row in read_rows(arguments.results)}
     names = [n for n in names_of(arguments.library) if f"{arguments.library}:{n}" not in done]
+    # Small ones first: what is cut off by the clock is the largest.
+    names.sort(key=lambda name: parameters_of(f"{arguments.library}:{name}"))
     until = time.monotonic() + 60 * arguments.minutes
     for name in names[: arguments.limit]:
         if time.monotonic() > until:
