@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dlzoo.export.input_spec import InputSpec
     from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph
     from dlzoo.export.plan import ExportPlan
+    from dlzoo.runtime.layer_errors import LayerErrors
     from dlzoo.runtime.report import Power, Report
     from dlzoo.runtime.stage_clock import StageClock
 
@@ -124,7 +125,7 @@ def export_and_report(
             power=unproved.power,
             on_stage=on_stage,
         )
-        report = replace(report, seconds=clock.stop())
+        report = replace(report, seconds=clock.stop(), layers=unproved.layers)
         _refuse_failed_sizes(unproved, report)
         if not report:
             raise ProofError(
@@ -142,6 +143,7 @@ class _Unproved:
 
     manifest: Manifest
     power: Power
+    layers: LayerErrors
     #: Image size of each golden set, where the size was to be dynamic.
     sizes: dict[str, tuple[int, int]]
     traced_size: tuple[int, int]
@@ -158,6 +160,8 @@ def _write_unproved(
 ) -> _Unproved:
     """Write the model, its golden data and its manifest, and measure the proof's power."""
     from dlzoo.export.bundle import write_golden_set, write_manifest
+    from dlzoo.layer_proof import measure_layers
+    from dlzoo.runtime.value_checks import Limits
 
     if plan.source.fixed_batch is not None:
         notes.append(
@@ -179,6 +183,15 @@ def _write_unproved(
         golden_sets.append(golden)
     clock("power")
     power = _measure_power(plan, graph, golden_sets[0], seed=seed)
+    clock("layers")
+    layers = measure_layers(
+        graph,
+        folder / "model.onnx",
+        golden_sets[0],
+        num_multiply_adds=plan.num_multiply_adds,
+        limits=Limits(rho2=plan.source.rho2_limit, rhomax=plan.source.rhomax_limit),
+        provider=providers[0],
+    )
     clock("hashes")
     manifest = write_manifest(
         folder,
@@ -190,7 +203,7 @@ def _write_unproved(
         size = plan.image_size_of(golden.inputs)
         if size is not None:
             sizes[golden.name] = size
-    return _Unproved(manifest, power, sizes, plan.image_size)
+    return _Unproved(manifest, power, layers, sizes, plan.image_size)
 
 
 def _folder_name(model: str | nn.Module, name: str | None) -> str:
@@ -215,8 +228,8 @@ def _measure_power(
     from dlzoo.runtime.report import Power
 
     num_tensors = len(graph.parameters)
-    verdicts = [
-        compare_outputs(
+    verdicts = {
+        tensor: compare_outputs(
             outputs,
             golden,
             dtypes={spec.name: spec.dtype for spec in graph.outputs},
@@ -224,15 +237,20 @@ def _measure_power(
             rho2_limit=plan.source.rho2_limit,
             rhomax_limit=plan.source.rhomax_limit,
         )
-        for _, outputs in plan.faulty_outputs(
+        for tensor, outputs in plan.faulty_outputs(
             graph,
             golden,
             seed=seed,
             max_tensors=num_tensors_to_try(plan.num_multiply_adds, num_tensors),
         )
-    ]
-    detected = sum(not verdict for verdict in verdicts)
-    return Power(detected=detected, tried=len(verdicts), sampled_of=num_tensors)
+    }
+    missed = tuple(tensor for tensor, verdict in verdicts.items() if verdict)
+    return Power(
+        detected=len(verdicts) - len(missed),
+        tried=len(verdicts),
+        sampled_of=num_tensors,
+        missed=missed,
+    )
 
 
 def _refuse_failed_sizes(unproved: _Unproved, report: Report) -> None:

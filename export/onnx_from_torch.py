@@ -128,6 +128,7 @@ def onnx_from_torch(
     check_graph(model)
     return OnnxGraph(
         model=model,
+        program=traced,
         opset=opset,
         ir_version=model.ir_version,
         inputs=_checked_inputs(model, example_inputs),

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+from torch.export import ExportedProgram
 
 from dlzoo.errors import ExportError
 from dlzoo.export.bundle import CUSTOM_DOMAIN, AxisRange, TensorSpec
@@ -28,9 +29,11 @@ class OnnxGraph:
     ``parameters`` are the network's parameters and buffers that reach an output, by their names
     in its state dict. ``notes`` are sentences for the user about what was done on the way.
     ``dynamic_axes`` holds what the graph itself demands of each symbol; nothing is proved yet.
+    ``program`` is what was traced, and translated operator by operator.
     """
 
     model: ir.Model
+    program: ExportedProgram
     opset: int
     ir_version: int
     inputs: tuple[TensorSpec, ...]

@@ -8,8 +8,8 @@ from dlzoo.export.native_library import packaged_library_path
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOT_MODULES = {
-    *("__init__.py", "__main__.py", "api.py", "comparison.py", "errors.py", "network_base.py"),
-    *("proof.py", "pytest_plugin.py", "testing.py"),
+    *("__init__.py", "__main__.py", "api.py", "comparison.py", "errors.py", "layer_proof.py"),
+    *("network_base.py", "proof.py", "pytest_plugin.py", "testing.py"),
 }
 FOLDERS = ("zoo", "export", "runtime", "cli")
 
