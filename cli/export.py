@@ -56,6 +56,18 @@ def export(
             "--include-preprocessing", help="uint8 images in: resize, crop, normalize inside."
         ),
     ] = False,
+    target: Annotated[
+        str,
+        typer.Option(
+            help="Where it will run: ort-cpu, ort-cuda, tensorrt, openvino or portable."
+        ),
+    ] = "ort-cpu",
+    lowering: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='OPERATOR=SPELLING in place of the fastest (see "dlzoo ops"); repeatable.'
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws random weights and test inputs.")] = 0,
     provider: Annotated[
         list[str] | None, typer.Option(help="Prove it on cpu, cuda, …; repeatable. [cpu]")
@@ -78,13 +90,17 @@ def export(
         "image_size": parse_image_size(image_size),
         "head": head,
         "include_preprocessing": include_preprocessing,
+        "target": target,
     }
     from dlzoo.cli.console import print_document, print_note, stage_display
     from dlzoo.cli.report_text import print_export
     from dlzoo.export.input_spec import parse_input_spec
+    from dlzoo.export.lowering.operators import OPERATORS
+    from dlzoo.export.lowering.registry import parse_overrides
     from dlzoo.export.onnx_from_torch import ExportOptions
     from dlzoo.proof import export_and_report
 
+    asked["lowerings"] = parse_overrides(lowering or (), OPERATORS)
     specs = [parse_input_spec(text) for text in input or ()]
     notes: list[str] = []
     try:

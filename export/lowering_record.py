@@ -2,6 +2,8 @@
 
 native       one ONNX node
 decomposed   several
+function     one node of domain dlzoo, whose body is in the file
+contrib      one node of ONNX Runtime's own domain
 folded       none: its parameters went into a neighbour's (BatchNorm into Conv)
 removed      none: it does nothing in inference (Dropout), or it was never called
 """
@@ -16,6 +18,12 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from dlzoo.export.lowering.registry import DOMAIN
+from dlzoo.export.lowering.translation import (
+    CHOSEN_OPERATOR,
+    CHOSEN_REASON,
+    CHOSEN_SPELLING,
+)
 from dlzoo.export.trace_metadata import REWRITE_RULES, name_scopes
 
 _CONTAINERS = "torch.nn.modules.container"
@@ -29,12 +37,17 @@ class _Call:
     module: str
     has_parameters: bool
     op_types: list[str] = field(default_factory=list)
+    #: Where there was a choice: the operator, the spelling that was taken, and why.
+    choice: tuple[tuple[str, str], ...] = ()
 
     @property
     def spelling(self) -> str:
         if not self.op_types:
             return "folded" if self.has_parameters else "removed"
-        return "native" if len(self.op_types) == 1 else "decomposed"
+        if len(self.op_types) > 1:
+            return "decomposed"
+        domain, _, _ = self.op_types[0].rpartition("::")
+        return {"": "native", DOMAIN: "function"}.get(domain, "contrib")
 
 
 def record_lowering(
@@ -51,7 +64,9 @@ def record_lowering(
 
     Returns:
         Rows with ``layer``, ``spelling``, ``onnx`` (the kinds of nodes, in graph order),
-        ``num_nodes`` (of one call), ``count`` (of calls) and ``modules`` (their paths).
+        ``num_nodes`` (of one call), ``count`` (of calls) and ``modules`` (their paths); where
+        there was a choice of spellings also ``operator``, ``lowering`` (the one taken, as in
+        ``decomposed:exp``) and ``reason``.
     """
     calls = _calls_of(module, program)
     traced = {node.name: node for node in program.graph.nodes}
@@ -61,14 +76,18 @@ def record_lowering(
             # The fused node carries the norm's name; it is the convolution that is left.
             name = str(traced[name].args[0]) if name in traced else name
         if name in calls:
-            calls[name].op_types.append(node.op_type)
+            domain = f"{node.domain}::" if node.domain else ""
+            calls[name].op_types.append(f"{domain}{node.op_type}")
+            calls[name].choice = _choice_on(node) or calls[name].choice
 
     rows: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for call in {id(call): call for call in calls.values()}.values():
         onnx = tuple(dict.fromkeys(call.op_types))
-        rows[call.layer, call.spelling, onnx, len(call.op_types)].append(call.module)
+        rows[call.layer, call.spelling, onnx, len(call.op_types), call.choice].append(
+            call.module
+        )
     for path, layer in _modules_without_calls(module, calls):
-        rows[layer, "removed", (), 0].append(path)
+        rows[layer, "removed", (), 0, ()].append(path)
     return tuple(
         {
             "layer": layer,
@@ -77,8 +96,21 @@ def record_lowering(
             "num_nodes": num_nodes,
             "count": len(paths),
             "modules": list(dict.fromkeys(paths)),
+            **dict(choice),
         }
-        for (layer, spelling, onnx, num_nodes), paths in sorted(rows.items())
+        for (layer, spelling, onnx, num_nodes, choice), paths in sorted(rows.items())
+    )
+
+
+def _choice_on(node: ir.Node) -> tuple[tuple[str, str], ...]:
+    """What the translation left on a node, as items of a row."""
+    kept = node.metadata_props
+    if CHOSEN_OPERATOR not in kept:
+        return ()
+    return (
+        ("operator", kept[CHOSEN_OPERATOR]),
+        ("lowering", kept[CHOSEN_SPELLING]),
+        ("reason", kept[CHOSEN_REASON]),
     )
 
 

@@ -136,7 +136,7 @@ def onnx_from_torch(
         dynamic_axes=ranges,
         lowering=lowering,
         parameters=_used_parameters(traced),
-        notes=tuple(notes),
+        notes=(*notes, *plan.notes()),
     )
 
 

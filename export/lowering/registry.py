@@ -25,7 +25,7 @@ DOMAIN, DOMAIN_VERSION = "dlzoo", 1
 LOWEST_OPSET, HIGHEST_OPSET = 11, 25
 #: A spelling must be measured this much faster to be taken before one that is registered
 #: earlier: less than that changes from run to run.
-_WORTH_CHANGING = 0.9
+_WORTH_CHANGING = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,11 @@ class Operator:
     torch_function: Callable[..., Any] | None = None
     replacement: Callable[..., Any] | None = None
     lowerings: list[Lowering] = field(default_factory=list)
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether there is more than one spelling."""
+        return len(self.lowerings) > 1
 
 
 @dataclass(frozen=True)
@@ -148,8 +153,6 @@ def why_not(
     missing = missing_operator(lowering.onnx, opset, target)
     if missing:
         return f"{target} has no {missing} at opset {opset}"
-    if failed_accuracy(lowering.operator, lowering.key):
-        return "less exact than PyTorch by more than a factor of 3"
     if call is not None and lowering.refuses is not None:
         return lowering.refuses(*call[0], **call[1])
     return ""
@@ -196,6 +199,12 @@ def choose_lowering(
             else f"--lowering {operator.name}={asked} cannot be delivered at opset {opset} for "
             f"{target}: {text}. Leave it out, or choose another spelling."
         )
+    if asked is None:
+        # An inexact spelling is better than none, and the proof has the last word.
+        exact = [low for low in usable if not failed_accuracy(low.operator, low.key)]
+        inexact = [low for low in usable if low not in exact]
+        reasons |= {low.key: "is less exact" for low in inexact} if exact else {}
+        usable = exact or usable
     chosen = usable[0]
     for lowering in usable[1:]:
         ours, best = _cost(lowering, target), _cost(chosen, target)

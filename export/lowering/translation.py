@@ -20,6 +20,7 @@ from dlzoo.export.lowering.registry import (
     Choice,
     Operator,
     choose_lowering,
+    parse_overrides,
 )
 
 #: On nodes, until the record of lowerings is made: the operator, and why it is spelled so.
@@ -42,7 +43,10 @@ class LoweringPlan:
     ) -> None:
         self.opset = opset
         self.target: Target = require_target(target)
-        self.overrides = dict(overrides or {})
+        asked = [f"{name}={key}" for name, key in (overrides or {}).items()]
+        self.overrides = parse_overrides(asked, OPERATORS)
+        #: Names of the operators that were translated.
+        self.used: set[str] = set()
         #: The first error of a choice: the exporter would bury it under its own.
         self.error: ExportError | None = None
 
@@ -79,6 +83,14 @@ class LoweringPlan:
         with _Replaced(replaced):
             yield
 
+    def notes(self) -> list[str]:
+        """What the user asked for and the network has no use for."""
+        return [
+            f"--lowering {name}={key} changed nothing: the network has no {name}."
+            for name, key in self.overrides.items()
+            if name not in self.used
+        ]
+
     def attach_functions(self, model: ir.Model) -> None:
         """Add the body of every function of ours that the graph calls."""
         bodies = {
@@ -107,6 +119,7 @@ class LoweringPlan:
             )
             outputs = choice.lowering.translate(*args, **kwargs)
             _mark(outputs, operator, choice)
+            self.used.add(operator.name)
             return outputs
 
         return translate

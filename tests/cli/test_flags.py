@@ -19,6 +19,8 @@ COMMANDS = {
         "--image-size",
         "--head",
         "--include-preprocessing",
+        "--target",
+        "--lowering",
         "--seed",
         "--provider",
         "--force",
