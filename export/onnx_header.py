@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlzoo.errors import BundleError
+from dlzoo.export.external_files import check_external_files
 from dlzoo.export.manifest import TensorSpec
 from dlzoo.export.protobuf_wire import WireError, read_fields
 from dlzoo.export.tensor_proto import dtype_name
@@ -28,6 +29,8 @@ _FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 7, 10
 _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 13, 14
 #: Subgraphs lie in If, Loop and Scan; nobody nests them deeper than this.
 _MAX_DEPTH = 32
+#: Protobuf counts bytes in a signed 32-bit integer.
+_MAX_BYTES = 2**31 - 1
 #: An output may declare no shape at all.
 UNKNOWN_SHAPE: tuple[int | str, ...] = ("...",)
 
@@ -39,8 +42,9 @@ class OnnxHeader:
     ``inputs`` are those that a caller must give (initializers are left out); a size nobody named
     is ``?``. ``num_nodes_by_op`` counts operators in the graph, its subgraphs and the model's
     functions, as ``Conv``, or ``com.microsoft::Gelu`` outside ONNX's own domain.
-    ``external_files`` are the files that hold weights, as the model names them. ``functions`` are
-    those that the model defines itself, as ``dlzoo::Mish``.
+    ``external_files`` are the files that hold weights, as the model names them;
+    ``external_checksums`` has the SHA-1 of those for which it gives one. ``functions`` are those
+    that the model defines itself, as ``dlzoo::Mish``.
     """
 
     ir_version: int
@@ -50,6 +54,7 @@ class OnnxHeader:
     outputs: tuple[TensorSpec, ...]
     num_nodes_by_op: dict[str, int]
     external_files: tuple[str, ...]
+    external_checksums: dict[str, str] = field(default_factory=dict)
     functions: tuple[str, ...] = ()
 
     @property
@@ -63,7 +68,8 @@ class _Walk:
     """What has been met so far."""
 
     ops: Counter[str] = field(default_factory=Counter)
-    external: set[str] = field(default_factory=set)
+    #: Files that hold weights, each with the SHA-1 that the model gives for it, if it does.
+    external: dict[str, str] = field(default_factory=dict)
     initializers: set[str] = field(default_factory=set)
     inputs: list[TensorSpec] = field(default_factory=list)
     outputs: list[TensorSpec] = field(default_factory=list)
@@ -79,8 +85,15 @@ def read_onnx_header(path: Path) -> OnnxHeader:
     """
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes == 0:
                 raise _not_a_model(path, "it is empty")
+            if size_bytes > _MAX_BYTES:
+                raise _not_a_model(
+                    path,
+                    f"it has {size_bytes / 2**30:.1f} GiB, and no runtime reads a protobuf of more "
+                    "than 2; larger weights lie in a file beside it",
+                )
             # Never closed by hand: the views into it keep it alive as long as they are used.
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:
@@ -96,7 +109,7 @@ def read_onnx_header(path: Path) -> OnnxHeader:
         raise _not_a_model(path, "its graph has no node")
     if not header.outputs:
         raise _not_a_model(path, "its graph has no output")
-    _check_external_files(path, header.external_files)
+    check_external_files(path, header.external_files, header.external_checksums)
     return header
 
 
@@ -104,23 +117,6 @@ def _not_a_model(path: Path, reason: str) -> BundleError:
     return BundleError(
         f"{path} is not a sound ONNX model: {reason}. Get the file again, or export it again."
     )
-
-
-def _check_external_files(path: Path, names: tuple[str, ...]) -> None:
-    # A model in a hub's cache is a link to a folder of blobs, and so are its weights.
-    homes = {Path(os.path.realpath(path.parent)), Path(os.path.realpath(path)).parent}
-    for name in names:
-        file = Path(os.path.realpath(path.parent / name))
-        escapes = Path(name).is_absolute() or ".." in Path(name.replace("\\", "/")).parts
-        if escapes or not any(file.is_relative_to(home) for home in homes):
-            raise BundleError(
-                f"{path} keeps weights in {name!r}, outside its own folder; it is not opened. "
-                "Get it from a source you trust."
-            )
-        if not file.is_file():
-            raise BundleError(
-                f"{path} keeps weights in {name!r}, which is missing. Copy that file beside it."
-            )
 
 
 def _read_model(data: memoryview) -> OnnxHeader:
@@ -151,6 +147,7 @@ def _read_model(data: memoryview) -> OnnxHeader:
         outputs=tuple(walk.outputs),
         num_nodes_by_op=dict(sorted(walk.ops.items())),
         external_files=tuple(sorted(walk.external)),
+        external_checksums={name: sha1 for name, sha1 in walk.external.items() if sha1},
         functions=tuple(sorted(walk.functions)),
     )
 
@@ -212,20 +209,22 @@ def _walk_sparse_tensor(data: memoryview, walk: _Walk) -> None:
 
 def _walk_tensor(data: memoryview, walk: _Walk) -> str:
     """Note where a tensor's data lie; returns its name."""
-    name, location, is_external = "", "", False
+    name, is_external = "", False
+    external: dict[str, str] = {}
     for number, _, value in read_fields(data):
         if number == _TENSOR_NAME:
             name = _text(value)
         elif number == _TENSOR_EXTERNAL:
             entry = {inner: part for inner, _, part in read_fields(_message(value))}
-            if _text(entry.get(1, memoryview(b""))) == "location":
-                location = _text(entry.get(2, memoryview(b"")))
+            key, text = (_text(entry.get(i, memoryview(b""))) for i in (1, 2))
+            external[key] = text
         elif number == _TENSOR_LOCATION:
             is_external = _number(value) == 1
+    location = external.get("location", "")
     if is_external and not location:
         raise WireError(f"tensor {name!r} lies in another file, which is not named")
     if location:
-        walk.external.add(location)
+        walk.external[location] = external.get("checksum") or walk.external.get(location, "")
     return name
 
 

@@ -37,12 +37,13 @@ def sound_model(*nodes: onnx.NodeProto, opset: int = 20) -> onnx.ModelProto:
     )
 
 
-def external(location: str) -> bytes:
+def external(location: str, **facts: str) -> bytes:
     model = sound_model()
     weights = model.graph.initializer[0]
     weights.ClearField("raw_data")
     weights.data_location = TensorProto.EXTERNAL
-    weights.external_data.add(key="location", value=location)
+    for key, value in {"location": location, **facts}.items():
+        weights.external_data.add(key=key, value=value)
     return model.SerializeToString()
 
 
@@ -102,6 +103,8 @@ def bad_models() -> dict[str, bytes]:
         "short_weights": short_weights(),
         "external_missing": external("bad_external_missing.data"),
         "external_escapes": external("../../pyproject.toml"),
+        "external_checksum": external("make_bad_models.py", checksum="0" * 40, length="48"),
+        "unsupported_opset": sound_model(opset=999).SerializeToString(),
         "external_absolute": external("/etc/hostname"),
     }
 
