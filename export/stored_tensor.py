@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from dlzoo.export.protobuf_wire import (
@@ -19,7 +20,7 @@ from dlzoo.export.protobuf_wire import (
     read_fields,
     unpack_varints,
 )
-from dlzoo.export.tensor_proto import decode_tensor
+from dlzoo.export.tensor_proto import decode_tensor, dtype_name
 
 _TENSOR_DIMS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _TENSOR_EXTERNAL, _TENSOR_LOCATION, _EXTERNAL = 13, 14, 1
@@ -47,10 +48,18 @@ class StoredTensor:
             return False
         return len(self.raw) >= _MIN_STUB_BYTES
 
+    def view(self) -> npt.NDArray[Any]:
+        """The values of a tensor with a stub, where they lie in the file: nothing is copied."""
+        assert self.raw is not None and self.has_stub, self.name
+        dtype = np.dtype(dtype_name(self.element_type)).newbyteorder("<")
+        return np.frombuffer(self.raw, dtype).reshape(self.dims)
+
     def array(self) -> npt.NDArray[Any]:
         """A copy of the values; bfloat16 comes back as float32."""
         if self.raw is None:
             return decode_tensor(bytes(self.data))[1]
+        if self.has_stub:
+            return self.view().copy()
         header = encode_integer(_TENSOR_DATA_TYPE, self.element_type)
         for dim in self.dims:
             header += encode_integer(_TENSOR_DIMS, dim)

@@ -83,11 +83,14 @@ class TappedModel:
     def _weights(self) -> dict[str, Any]:
         """The large weights, as ONNX Runtime takes them, once for all sessions."""
         ort_value = load_onnxruntime().OrtValue
-        return {
-            name: ort_value.ortvalue_from_numpy(tensor.array())
-            for name, tensor in self.graph.initializers.items()
-            if tensor.has_stub
-        }
+        weights = {}
+        for name, tensor in self.graph.initializers.items():
+            if tensor.has_stub:
+                # Used where it lies in the mapped file, if it lies as the processor wants it.
+                array = tensor.view()
+                array = array if array.flags.aligned else array.copy()
+                weights[name] = ort_value.ortvalue_from_numpy(array)
+        return weights
 
     @cached_property
     def values(self) -> dict[str, tuple[str, tuple[int | str | None, ...]]]:
