@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dlzoo.comparison import diff as diff
     from dlzoo.comparison import first_wrong_layer as first_wrong_layer
     from dlzoo.export.bundle import Bundle as Bundle
+    from dlzoo.export.lowering.registration import register_lowering as register_lowering
     from dlzoo.runtime.session import open_session as open_session
     from dlzoo.runtime.validate import Report as Report
     from dlzoo.zoo.registry import build_model as build_model
@@ -30,6 +31,7 @@ _HOME_OF = {
     "first_wrong_layer": "dlzoo.comparison",
     "list_models": "dlzoo.zoo.registry",
     "open_session": "dlzoo.runtime.session",
+    "register_lowering": "dlzoo.export.lowering.registration",
     "verify": "dlzoo.api",
 }
 

@@ -138,8 +138,10 @@ def _calls_of(module: nn.Module, program: torch.export.ExportedProgram) -> dict[
                 by_module_call[key] = _Call(type(owner).__name__, path, has_parameters)
             calls[node.name] = by_module_call[key]
         elif isinstance(node.meta.get("val"), torch.Tensor):
-            operator = str(node.target).removeprefix("aten.").split(".")[0].strip("_")
-            calls[node.name] = _Call(operator, path, has_parameters=False)
+            # aten.gelu.default, or a plain Python function's name.
+            parts = str(node.target).split(".")
+            operator = parts[1] if len(parts) == 3 else parts[0]
+            calls[node.name] = _Call(operator.strip("_"), path, has_parameters=False)
     return calls
 
 

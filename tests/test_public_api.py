@@ -3,7 +3,7 @@
 import dlzoo
 
 PUBLIC = {"__version__", "Bundle", "Report", "build_model", "export_model", "list_models"}
-PUBLIC |= {"diff", "first_wrong_layer", "open_session", "verify"}
+PUBLIC |= {"diff", "first_wrong_layer", "open_session", "register_lowering", "verify"}
 
 
 def test_public_names() -> None:
