@@ -109,19 +109,19 @@ for _name, _mode, _function in (
 ):
     add_operator(
         Operator(
-            name=f"resize_{_name}_antialias",
+            name=f"resize_{_name}_aa",
             torch_operators=(f"aten._upsample_{_name}2d_aa.default",),
             formula=f"{_name} weights, stretched by the scale where the image shrinks",
         ),
         Lowering(
-            operator=f"resize_{_name}_antialias",
+            operator=f"resize_{_name}_aa",
             spelling="native",
             onnx=("Resize",),
             translate=partial(_native, _mode),
             min_opset=18,
         ),
         Lowering(
-            operator=f"resize_{_name}_antialias",
+            operator=f"resize_{_name}_aa",
             spelling="decomposed",
             onnx=OPERATORS,
             translate=partial(_windows, _function),

@@ -101,7 +101,7 @@ add_operator(
     Lowering(
         operator="group_norm",
         spelling="decomposed",
-        form="instance_norm",
+        form="instance",
         onnx=("Reshape", "InstanceNormalization", "Mul", "Add"),
         translate=_instance,
         note="the exporter's own up to opset 20",
@@ -109,7 +109,7 @@ add_operator(
     Lowering(
         operator="group_norm",
         spelling="decomposed",
-        form="batch_norm",
+        form="affine",
         onnx=("Reshape", "InstanceNormalization", "BatchNormalization"),
         translate=_batch_norm,
     ),

@@ -60,7 +60,7 @@ def kernel_status(name: str, opset: int, target: Target) -> Status:
         has_body = schema.has_function or schema.has_context_dependent_function
         return "expanded" if has_body and target in _EXPANDING else "missing"
     if domain == "dlzoo":  # a function brings its body along
-        return "expanded"
+        return "expanded" if target in _EXPANDING else "missing"
     return "kernel" if _has_kernel(op_type, domain, 1, target) else "missing"
 
 

@@ -9,6 +9,7 @@ from dlzoo.cli.main import app
 COMMANDS = {
     "models": {"--json"},
     "info": {"--json"},
+    "ops": {"--opset", "--markdown", "--json"},
     "export": {
         "--output -o",
         "--weights",
