@@ -18,7 +18,7 @@ from dlzoo.errors import ProofError
 if TYPE_CHECKING:
     from torch import nn
 
-    from dlzoo.export.bundle import AxisRange, Bundle, GoldenSet, Manifest
+    from dlzoo.export.bundle import Bundle, GoldenSet, Manifest
     from dlzoo.export.input_spec import InputSpec
     from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph
     from dlzoo.export.plan import ExportPlan
@@ -218,38 +218,22 @@ def _folder_name(model: str | nn.Module, name: str | None) -> str:
 def _measure_power(
     plan: ExportPlan, graph: OnnxGraph, golden: GoldenSet, *, seed: int
 ) -> Power:
-    """How many small faults in single weight tensors the comparison catches.
-
-    The faulty outputs are PyTorch's own, in float32: would the rule have told them from right
-    ones?
-    """
     from dlzoo.export.faults import num_tensors_to_try
-    from dlzoo.runtime.compare import UNIT_ROUNDOFFS, compare_outputs
-    from dlzoo.runtime.report import Power
+    from dlzoo.runtime.power import judge_faults
 
     num_tensors = len(graph.parameters)
-    verdicts = {
-        tensor: compare_outputs(
-            outputs,
-            golden,
-            dtypes={spec.name: spec.dtype for spec in graph.outputs},
-            unit_roundoff=UNIT_ROUNDOFFS["float32"],
-            rho2_limit=plan.source.rho2_limit,
-            rhomax_limit=plan.source.rhomax_limit,
-        )
-        for tensor, outputs in plan.faulty_outputs(
+    return judge_faults(
+        plan.faulty_outputs(
             graph,
             golden,
             seed=seed,
             max_tensors=num_tensors_to_try(plan.num_multiply_adds, num_tensors),
-        )
-    }
-    missed = tuple(tensor for tensor, verdict in verdicts.items() if verdict)
-    return Power(
-        detected=len(verdicts) - len(missed),
-        tried=len(verdicts),
+        ),
+        golden,
+        dtypes={spec.name: spec.dtype for spec in graph.outputs},
         sampled_of=num_tensors,
-        missed=missed,
+        rho2_limit=plan.source.rho2_limit,
+        rhomax_limit=plan.source.rhomax_limit,
     )
 
 
@@ -268,20 +252,6 @@ def _refuse_failed_sizes(unproved: _Unproved, report: Report) -> None:
         )
 
 
-def _proved_axes(graph: OnnxGraph, golden_sets: Sequence[GoldenSet]) -> dict[str, AxisRange]:
-    """The dynamic axes, each with the sizes that the golden data have."""
-    axes = {}
-    for symbol, axis in graph.dynamic_axes.items():
-        sizes = {
-            golden.inputs[spec.name].shape[spec.dims.index(symbol)]
-            for golden in golden_sets
-            for spec in graph.inputs
-            if symbol in spec.dims
-        }
-        axes[symbol] = replace(axis, proved=tuple(sorted(sizes)))
-    return axes
-
-
 def _manifest(
     plan: ExportPlan,
     graph: OnnxGraph,
@@ -290,6 +260,7 @@ def _manifest(
 ) -> Manifest:
     import dlzoo
     from dlzoo.export.bundle import Manifest
+    from dlzoo.export.proved_sizes import proved_axes
     from dlzoo.runtime.divergence import declared_divergences
 
     source, options = plan.source, plan.options
@@ -301,7 +272,7 @@ def _manifest(
         ir_version=graph.ir_version,
         inputs=graph.inputs,
         outputs=graph.outputs,
-        dynamic_axes=_proved_axes(graph, golden_sets),
+        dynamic_axes=proved_axes(graph.inputs, graph.dynamic_axes, golden_sets),
         preprocessing=None if plan.preprocessing is None else asdict(plan.preprocessing),
         preprocessing_included=options.include_preprocessing,
         head=options.head,
@@ -331,6 +302,7 @@ def _write_papers(folder: Path, manifest: Manifest, report: Report) -> None:
 
     parity = report.to_parity()
     write_parity(folder, parity)
-    (folder / "report.html").write_text(report_page(manifest, parity), encoding="utf-8")
+    page = report_page(manifest, parity, report.seconds)
+    (folder / "report.html").write_text(page, encoding="utf-8")
     card = model_card_from_manifest(manifest, parity)
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")

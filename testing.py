@@ -149,30 +149,25 @@ def _measure_power(
 ) -> Power | None:
     """How many faults in weights show; None for a module that has no weights to be wrong."""
     from dlzoo.export.faults import iter_faulty_outputs
-    from dlzoo.runtime.compare import UNIT_ROUNDOFFS, compare_outputs
-    from dlzoo.runtime.report import Power
+    from dlzoo.runtime.power import judge_faults
 
     if not graph.parameters:
         return None
-    verdicts = [
-        compare_outputs(
-            outputs,
-            golden,
-            dtypes={spec.name: spec.dtype for spec in graph.outputs},
-            unit_roundoff=UNIT_ROUNDOFFS["float32"],
-            **limits,
-        )
-        for _, outputs in iter_faulty_outputs(
-            module,
-            golden.inputs,
-            output_names=list(golden.reference),
-            seed=0,
-            max_tensors=_MAX_FAULTS,
-            parameters=graph.parameters,
-        )
-    ]
-    detected = sum(not verdict for verdict in verdicts)
-    return Power(detected=detected, tried=len(verdicts), sampled_of=len(graph.parameters))
+    faulty_outputs = iter_faulty_outputs(
+        module,
+        golden.inputs,
+        output_names=list(golden.reference),
+        seed=0,
+        max_tensors=_MAX_FAULTS,
+        parameters=graph.parameters,
+    )
+    return judge_faults(
+        faulty_outputs,
+        golden,
+        dtypes={spec.name: spec.dtype for spec in graph.outputs},
+        sampled_of=len(graph.parameters),
+        **limits,
+    )
 
 
 def _explanation(

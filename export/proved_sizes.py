@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from dlzoo.export.bundle import AxisRange
+from dlzoo.export.bundle import AxisRange, GoldenSet, TensorSpec
 
 #: Batches that a dynamic one is proved at; the graph is traced with 2, so 3 is held out.
 BATCHES = (1, 2, 3)
@@ -59,6 +60,24 @@ def _image_sizes(axis: AxisRange, traced: int, turn: int) -> list[int]:
     ][:_NUM_HELD_OUT]
     turn %= max(1, len(held_out))
     return [traced, *held_out[turn:], *held_out[:turn], *ends]
+
+
+def proved_axes(
+    inputs: Sequence[TensorSpec],
+    dynamic_axes: Mapping[str, AxisRange],
+    golden_sets: Sequence[GoldenSet],
+) -> dict[str, AxisRange]:
+    """The dynamic axes, each with the sizes that the golden data have."""
+    axes = {}
+    for symbol, axis in dynamic_axes.items():
+        sizes = {
+            golden.inputs[spec.name].shape[spec.dims.index(symbol)]
+            for golden in golden_sets
+            for spec in inputs
+            if symbol in spec.dims
+        }
+        axes[symbol] = replace(axis, proved=tuple(sorted(sizes)))
+    return axes
 
 
 def smallest_size(takes: Callable[[int], bool], low: int, high: int) -> int:
