@@ -1,0 +1,165 @@
+"""Pieces of HTML for report.html; every text that goes in is escaped here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+#: From here on a multiple of the noise floor is written with an exponent.
+_MANY = 1000.0
+
+
+@dataclass(frozen=True)
+class Markup:
+    """HTML that is safe to put in as it is."""
+
+    html: str
+
+    def __str__(self) -> str:
+        return self.html
+
+
+Cell = str | Markup
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; ``kind`` is a class of the style sheet, such as ``n`` for numbers."""
+
+    name: str
+    kind: str = ""
+
+
+def columns(
+    *names: str, numeric: Sequence[str] = (), wide: Sequence[str] = ()
+) -> list[Column]:
+    """Columns by name; those of numbers are aligned to the right, those of text have some room."""
+    return [
+        Column(name, "n" if name in numeric else "wide" if name in wide else "")
+        for name in names
+    ]
+
+
+def text(value: object) -> str:
+    """Anything as HTML text; what is :class:`Markup` stays."""
+    return value.html if isinstance(value, Markup) else escape(str(value))
+
+
+def code(value: str) -> Markup:
+    """A name from a program."""
+    return Markup(f"<code>{escape(value)}</code>") if value else Markup("")
+
+
+def multiple(value: float | None) -> Markup:
+    """A multiple of the noise floor, short to read; the exact number is in the ``data`` element."""
+    return Markup("-") if value is None else _data(value, short_multiple(value))
+
+
+def short_multiple(value: float) -> str:
+    """Two or three digits that mean something."""
+    if not math.isfinite(value):
+        return element_text(value)
+    if value == 0:
+        return "0"
+    if value >= _MANY or value < 0.01:
+        return f"{value:.1e}"
+    return f"{value:.2f}"
+
+
+def element(value: float | str) -> Markup:
+    """One element of an output with the digits of float32; NaN and Inf come as their names."""
+    number = float(value)
+    return _data(value, element_text(number)) if math.isfinite(number) else Markup(text(value))
+
+
+def element_text(value: float) -> str:
+    """A number with the nine digits that tell float32 values apart."""
+    if math.isnan(value):
+        return "NaN"
+    return f"{value:.9g}" if math.isfinite(value) else ("+Inf" if value > 0 else "-Inf")
+
+
+def error(value: float | str) -> Markup:
+    """The error of one element, with its sign."""
+    return Markup(text(value)) if isinstance(value, str) else _data(value, f"{value:+.1e}")
+
+
+def badge(verdict: str) -> Markup:
+    """A verdict in its colour."""
+    return Markup(f'<strong class="{escape(verdict)}">{escape(verdict)}</strong>')
+
+
+def _data(value: float | str, shown: str) -> Markup:
+    return Markup(f'<data value="{escape(repr(value))}">{escape(shown)}</data>')
+
+
+def table(
+    caption: str,
+    heads: Sequence[Column],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    name: str,
+    is_long: bool = False,
+) -> str:
+    """A table whose first column heads its rows.
+
+    On a phone each row becomes a block, its cells under one another with the names of their
+    columns; the roles say that it is a table all the same. A long one scrolls sideways instead.
+    The frame takes the focus, so that the arrow keys scroll it; ``name`` is what it is called.
+    """
+    kinds = [f' class="{column.kind}"' if column.kind else "" for column in heads]
+    stack = "" if is_long else ' class="stack"'
+    head = "".join(
+        f'<th scope="col" role="columnheader"{kind}>{escape(column.name)}</th>'
+        for column, kind in zip(heads, kinds, strict=True)
+    )
+    body = []
+    for row in rows:
+        first, *others = (text(cell) for cell in row)
+        cells = "".join(
+            f'<td role="cell"{kind} data-label="{escape(column.name)}">{cell}</td>'
+            for cell, column, kind in zip(others, heads[1:], kinds[1:], strict=True)
+        )
+        body.append(
+            f'<tr role="row"><th scope="row" role="rowheader"{kinds[0]}>{first}</th>{cells}</tr>'
+        )
+    shown = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="scroll" role="region" aria-label="{escape(name)}" tabindex="0">\n'
+        f'<table role="table"{stack}>{shown}\n'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>\n<tbody role="rowgroup">\n'
+        + "\n".join(body)
+        + "\n</tbody></table></div>\n"
+    )
+
+
+def facts(rows: Sequence[tuple[str, Cell]]) -> str:
+    """Names with what they stand for."""
+    items = "\n".join(f"<dt>{escape(name)}</dt><dd>{text(value)}</dd>" for name, value in rows)
+    return f'<dl class="facts">\n{items}\n</dl>\n'
+
+
+def details(summary: str, content: str) -> str:
+    """What is shown on demand."""
+    return f"<details><summary>{escape(summary)}</summary>\n{content}</details>\n"
+
+
+def paragraph(content: Cell, kind: str = "") -> str:
+    """A paragraph."""
+    attribute = f' class="{kind}"' if kind else ""
+    return f"<p{attribute}>{text(content)}</p>\n"
+
+
+def link(url: str, shown: str) -> Markup:
+    """A plain link to the web; what is no web address is only text."""
+    if not url.startswith(("https://", "http://")):
+        return Markup(escape(shown))
+    return Markup(f'<a href="{escape(url)}" rel="noreferrer">{escape(shown)}</a>')
+
+
+def shortened(names: Sequence[str], most: int) -> str:
+    """The first names and how many there are beside them."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
