@@ -11,7 +11,7 @@ from dlzoo.errors import ArgumentError
 if TYPE_CHECKING:
     from torch import nn
 
-    from dlzoo.export.bundle import Bundle, GoldenSet
+    from dlzoo.export.bundle import Bundle
     from dlzoo.runtime.recorded import Tolerance
     from dlzoo.runtime.report import Report
 
@@ -103,8 +103,7 @@ def verify(
         )
     if against is None:
         return verify_bundle(bundle, **where)
-    fresh = _fresh_golden_sets(bundle, against, weights, seed)
-    return verify_bundle(bundle, golden_sets=fresh, **where)
+    return _verify_against(bundle, against, weights=weights, seed=seed, **where)
 
 
 def _verify_recorded(
@@ -126,34 +125,18 @@ def _verify_recorded(
     return verify_model(path, golden_sets, notes=notes, **limits, **where)
 
 
-def _fresh_golden_sets(
-    bundle: Bundle, against: str | nn.Module, weights: str, seed: int
-) -> list[GoldenSet]:
-    """PyTorch's answers to inputs of the bundle's shapes that nobody has seen."""
+def _verify_against(
+    bundle: Bundle, against: str | nn.Module, *, weights: str, seed: int, **where: Any
+) -> Report:
+    """Compare with PyTorch's answers to inputs of the bundle's shapes that nobody has seen."""
+    from dlzoo.comparison import explain_failure
+    from dlzoo.export.bundled_network import load_bundled_network
     from dlzoo.export.fresh_golden_sets import fresh_golden_sets
-    from dlzoo.export.input_spec import InputSpec
-    from dlzoo.export.model_source import SourceOptions, load_source
     from dlzoo.export.tracing_state import in_eval_mode
+    from dlzoo.runtime.validate import verify_bundle
 
-    module = against
-    if isinstance(module, str):
-        manifest = bundle.manifest
-        sizes = {symbol: axis.proved[-1] for symbol, axis in manifest.dynamic_axes.items()}
-        specs = tuple(
-            InputSpec(
-                name=spec.name,
-                shape=tuple(sizes[d] if isinstance(d, str) else d for d in spec.dims),
-                dtype=spec.dtype,
-            )
-            for spec in manifest.inputs
-        )
-        is_of_zoo = not any(mark in module for mark in ":.")
-        options = SourceOptions(
-            weights=weights,
-            seed=seed,
-            default_inputs=specs,
-            num_classes=manifest.card.get("num_classes") if is_of_zoo else None,
-        )
-        module = load_source(module, options).network
+    module = load_bundled_network(bundle.manifest, against, weights=weights, seed=seed)
     with in_eval_mode(module, []):
-        return fresh_golden_sets(bundle.manifest, module, seed=seed)
+        fresh = fresh_golden_sets(bundle.manifest, module, seed=seed)
+        report = verify_bundle(bundle, golden_sets=fresh, **where)
+        return report if report else explain_failure(report, bundle, module, fresh)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-    from dlzoo.export.bundle import Bundle
+    from dlzoo.export.bundle import Bundle, GoldenSet
+    from dlzoo.export.input_spec import InputSpec
     from dlzoo.runtime.culprit import Culprit
     from dlzoo.runtime.diff_base import Base
     from dlzoo.runtime.diff_report import DiffReport
+    from dlzoo.runtime.report import Report
     from dlzoo.runtime.tapped_session import TappedModel
 
     Inputs = dict[str, npt.NDArray[Any]]
@@ -43,6 +45,7 @@ def diff(
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = _ALL_LEVELS,
     golden: str | Path | None = None,
+    inputs: Sequence[InputSpec] = (),
     weights: str = "auto",
     seed: int = 0,
     session_config: Mapping[str, str] | None = None,
@@ -65,6 +68,7 @@ def diff(
         providers: where the graphs are judged.
         optimizations: ONNX Runtime's graph optimization levels.
         golden: inputs for bare ``.onnx`` files: a folder of ``input_N.pb``.
+        inputs: shapes of inputs to draw, where the file leaves sizes open.
         weights: of a network that is named, as for :func:`dlzoo.build_model`.
         seed: draws random weights, and inputs where there are none.
         session_config: ONNX Runtime's session configuration entries.
@@ -91,12 +95,18 @@ def diff(
     bundle = next((graph.bundle for graph in reversed(graphs) if graph.bundle), None)
     if bundle is not None:
         limits = Limits(rho2=bundle.manifest.rho2_limit, rhomax=bundle.manifest.rhomax_limit)
-    input_sets = _input_sets(model, bundle, golden, seed)
+    input_sets = _input_sets(model, bundle, golden, inputs, seed)
     base: Base
     judged = tuple(dict.fromkeys(providers))
     if networks:
         module, title = _module_of(networks[0], candidate, input_sets[0][1], weights, seed)
-        base = NetworkBase(module, model.header, input_sets[0][1], title)
+        asked: dict[str, Any] = {}
+        if bundle is not None:
+            asked = {
+                "target": bundle.manifest.target,
+                "lowerings": bundle.manifest.asked_lowerings,
+            }
+        base = NetworkBase(module, model.header, input_sets[0][1], title, **asked)
     elif b is None:
         setting = Setting(provider=judged[0], session_config=session_config or {})
         base = ModelBase(model, f"{candidate.title} on {judged[0]}", setting)
@@ -172,6 +182,45 @@ def first_wrong_layer(
     return report.culprits[0] if report.culprits else None
 
 
+def explain_failure(
+    report: Report, bundle: Bundle, module: nn.Module, golden_sets: Sequence[GoldenSet]
+) -> Report:
+    """A failed report with a note that names the first wrong layer; as it is where none is found.
+
+    Args:
+        report: of the bundle.
+        bundle: that failed.
+        module: what it was exported from, with head and preprocessing.
+        golden_sets: what the report is about.
+    """
+    import numpy as np
+
+    by_name = {golden.name: golden.inputs for golden in golden_sets}
+    finite = [
+        result
+        for result in report.candidates
+        if result.verdict == "fail"
+        and result.golden in by_name
+        and all(np.isfinite(x).all() for x in by_name[result.golden].values())
+    ]
+    if report.verdict != "fail" or not finite:
+        return report
+    manifest = bundle.manifest
+    culprit = first_wrong_layer(
+        module,
+        bundle.model_path,
+        by_name[finite[0].golden],
+        rho2_limit=manifest.rho2_limit,
+        rhomax_limit=manifest.rhomax_limit,
+        providers=[finite[0].provider],
+        target=manifest.target,
+        lowerings=manifest.asked_lowerings,
+    )
+    if culprit is None:
+        return report
+    return replace(report, notes=(*report.notes, f"the first wrong layer is {culprit}"))
+
+
 @dataclass(frozen=True)
 class _Graph:
     path: Path
@@ -216,12 +265,16 @@ def _check_sides(
     if b is None and len(set(providers)) < 2:
         raise ArgumentError(
             f"diff got {a!s} alone on one provider, expected a second model or a second provider. "
-            "Give for example --providers cpu,cuda."
+            "Give for example --provider cpu --provider cuda."
         )
 
 
 def _input_sets(
-    model: TappedModel, bundle: Bundle | None, golden: str | Path | None, seed: int
+    model: TappedModel,
+    bundle: Bundle | None,
+    golden: str | Path | None,
+    asked: Sequence[InputSpec],
+    seed: int,
 ) -> list[tuple[str, Inputs]]:
     """Finite inputs, each set with the name of its kind."""
     import numpy as np
@@ -241,17 +294,23 @@ def _input_sets(
             return [*finite[: _MAX_INPUT_SETS - 1], *finite[_MAX_INPUT_SETS - 1 :][-1:]]
     from dlzoo.export.golden_inputs import golden_inputs
 
-    symbols = {
-        dim for spec in model.header.inputs for dim in spec.dims if isinstance(dim, str)
-    }
-    firsts = {spec.dims[0] for spec in model.header.inputs if spec.dims}
+    shapes = {spec.name: spec.shape for spec in asked}
+    specs = [
+        replace(spec, dims=shapes.get(spec.name, spec.dims)) for spec in model.header.inputs
+    ]
+    symbols = {dim for spec in specs for dim in spec.dims if isinstance(dim, str)}
+    firsts = {spec.dims[0] for spec in specs if spec.dims}
     if symbols - firsts:
+        spec = next(s for s in specs if set(s.dims) & (symbols - firsts))
+        example = "x".join("64" if isinstance(dim, str) else str(dim) for dim in spec.dims[1:])
         raise ArgumentError(
             f"{model.path.name} leaves the sizes {', '.join(sorted(symbols - firsts))} open, so "
-            "inputs cannot be drawn. Give --golden DIR with input_0.pb."
+            f"inputs cannot be drawn. Give for example --input {spec.name}=2x{example}, or --golden "
+            "DIR with input_0.pb."
         )
     sizes = dict.fromkeys(symbols, (_DRAWN_BATCH,))
-    drawn = golden_inputs(model.header.inputs, sizes=sizes, seed=seed)
+    ranges = {spec.name: (spec.low, spec.high) for spec in asked}
+    drawn = golden_inputs(specs, sizes=sizes, seed=seed, integer_ranges=ranges)
     return drawn[: _MAX_INPUT_SETS - 1]
 
 
@@ -261,34 +320,19 @@ def _module_of(
     """The network with the head and preprocessing that the graph was exported with."""
     from torch import nn
 
+    from dlzoo.export.bundled_network import load_bundled_network
     from dlzoo.export.input_spec import InputSpec
     from dlzoo.export.model_source import SourceOptions, load_source
-    from dlzoo.export.pipeline import wrap_network
-    from dlzoo.zoo.registry import Preprocessing
 
-    manifest = graph.bundle.manifest if graph.bundle else None
-    title = type(side).__name__
-    module = side
-    if not isinstance(module, nn.Module):
-        title = str(side)
-        is_of_zoo = not any(mark in title for mark in ":.")
-        options = SourceOptions(
-            weights=weights,
-            seed=seed,
-            default_inputs=tuple(
-                InputSpec(name=name, shape=x.shape, dtype=x.dtype.name)
-                for name, x in inputs.items()
-            ),
-            num_classes=manifest.card.get("num_classes") if manifest and is_of_zoo else None,
-        )
-        module = load_source(title, options).network
-    if manifest is None:
-        return module, title
-    included = None
-    if manifest.preprocessing_included and manifest.preprocessing is not None:
-        facts: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in manifest.preprocessing.items()
-        }
-        included = Preprocessing(**facts)
-    return wrap_network(module, head=manifest.head, preprocessing=included), title
+    title = type(side).__name__ if isinstance(side, nn.Module) else str(side)
+    model = side if isinstance(side, nn.Module) else title
+    if graph.bundle is not None:
+        manifest = graph.bundle.manifest
+        return load_bundled_network(manifest, model, weights=weights, seed=seed), title
+    if isinstance(model, nn.Module):
+        return model, title
+    specs = tuple(
+        InputSpec(name=name, shape=x.shape, dtype=x.dtype.name) for name, x in inputs.items()
+    )
+    options = SourceOptions(weights=weights, seed=seed, default_inputs=specs)
+    return load_source(model, options).network, title

@@ -72,7 +72,9 @@ def export_and_report(
         ProofError: the verdict is fail or vacuous; nothing is written, ``report`` of the error
             has the numbers.
     """
+    from dlzoo.comparison import explain_failure
     from dlzoo.export.bundle import Bundle, new_bundle
+    from dlzoo.export.bundled_network import wrap_as_bundled
     from dlzoo.export.input_spec import InputSpec
     from dlzoo.export.model_source import SourceOptions, load_source
     from dlzoo.export.onnx_from_torch import ExportOptions
@@ -89,17 +91,15 @@ def export_and_report(
         clock("build")
         if input_shape is not None:
             inputs = (InputSpec(name="input", shape=(1, *input_shape)),)
-        source = load_source(
-            model,
-            SourceOptions(
-                weights=weights,
-                seed=seed,
-                inputs=tuple(inputs),
-                num_classes=num_classes,
-                name=name,
-                on_bytes=on_bytes,
-            ),
+        source_options = SourceOptions(
+            weights=weights,
+            seed=seed,
+            inputs=tuple(inputs),
+            num_classes=num_classes,
+            name=name,
+            on_bytes=on_bytes,
         )
+        source = load_source(model, source_options)
         notes: list[str] = []
         with in_eval_mode(source.network, notes):
             unproved = _write_unproved(
@@ -128,13 +128,22 @@ def export_and_report(
         report = replace(report, seconds=clock.stop(), layers=unproved.layers)
         _refuse_failed_sizes(unproved, report)
         if not report:
+            clock("locate", "the first wrong layer")
+            bundle = Bundle(folder, unproved.manifest)
+            with in_eval_mode(network := load_source(model, source_options).network, []):
+                module = wrap_as_bundled(unproved.manifest, network)
+                report = explain_failure(report, bundle, module, bundle.golden_sets())
             raise ProofError(
                 f"{unproved.manifest.name}: the verdict is {report.verdict}, so nothing was "
-                f"written. {report.explanation}",
+                f"written. {' '.join([report.explanation, *_culprits(report)])}",
                 report=report,
             )
         _write_papers(folder, unproved.manifest, report)
     return Bundle.open(target), report
+
+
+def _culprits(report: Report) -> list[str]:
+    return [f"{note[:1].upper()}{note[1:]}." for note in report.notes if "first wrong" in note]
 
 
 @dataclass(frozen=True)

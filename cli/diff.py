@@ -29,14 +29,21 @@ def diff(
     b: Annotated[
         str | None,
         typer.Argument(
-            help="Another one. Without it, A is compared with itself on --providers."
+            help="Another one. Without it, A is compared with itself on two providers."
         ),
     ] = None,
-    providers: Annotated[
-        str, typer.Option(help="Where the graph is judged, separated by commas: cpu,cuda.")
-    ] = "cpu",
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(help="Judge the graph on cpu, cuda, …; repeatable. [cpu]"),
+    ] = None,
     golden: Annotated[
         Path | None, typer.Option(help="Inputs for bare .onnx files: a folder of input_N.pb.")
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=SHAPE of an input to draw, where a bare .onnx file leaves it open."
+        ),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="Weights of a MODEL, as for dlzoo export.")
@@ -62,13 +69,15 @@ def diff(
     """
     from dlzoo.cli.console import print_document, stage_display
     from dlzoo.comparison import diff as compare
+    from dlzoo.export.input_spec import parse_input_spec
 
     with stage_display(quiet=json) as display:
         report = compare(
             a,
             b,
-            providers=tuple(name.strip() for name in providers.split(",") if name.strip()),
+            providers=tuple(provider or ("cpu",)),
             golden=golden,
+            inputs=[parse_input_spec(text) for text in input or ()],
             weights=weights,
             seed=seed,
             session_config=_entries(session_config or ()),
@@ -114,7 +123,7 @@ def _print(report: DiffReport) -> None:
             (
                 provider,
                 optimization,
-                f"{len(indices)} sets",
+                "1 set" if len(indices) == 1 else f"{len(indices)} sets",
                 _largest(report.judgements[i].rho2 for i in indices),
                 _largest(report.judgements[i].rhomax for i in indices),
                 "equal" if all(report.judgements[i] for i in indices) else "different",

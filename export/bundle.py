@@ -28,7 +28,8 @@ from dlzoo.export.golden_set import (
     read_test_data_set,
     write_golden_set,
 )
-from dlzoo.export.manifest import SCHEMA_VERSION, AxisRange, Manifest, TensorSpec
+from dlzoo.export.manifest import SCHEMA_VERSION, Manifest
+from dlzoo.export.manifest_fields import AxisRange, TensorSpec
 from dlzoo.export.native_library import (
     BUILD_COMMAND,
     CUSTOM_DOMAIN,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dlzoo.errors import BundleError
 from dlzoo.export.external_files import check_external_files
-from dlzoo.export.manifest import TensorSpec
+from dlzoo.export.manifest_fields import TensorSpec
 from dlzoo.export.protobuf_wire import WireError, read_fields
 from dlzoo.export.tensor_proto import dtype_name
 

@@ -268,7 +268,7 @@ class TappedModel:
             if setting.provider != "cpu":
                 raise ProviderError(
                     f"Provider {setting.provider!r} failed while running {self.path.name}: "
-                    f"{reason}. Try --providers cpu."
+                    f"{reason}. Try --provider cpu."
                 ) from None
             raise BundleError(
                 f"{self.path.name} cannot be run on these inputs: {reason}. "

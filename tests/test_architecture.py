@@ -21,7 +21,14 @@ ALLOWED = {
 NUMPY_ONLY = tuple(
     f"export/{name}.py"
     for name in (
-        *("bundle", "external_files", "golden_set", "manifest", "native_library"),
+        *(
+            "bundle",
+            "external_files",
+            "golden_set",
+            "manifest",
+            "manifest_fields",
+            "native_library",
+        ),
         *("onnx_header", "onnx_nodes", "protobuf_wire", "staging", "stored_tensor"),
         "tensor_proto",
     )

@@ -243,6 +243,28 @@ def test_what_cannot_be_compared(folder: Path, sides: tuple[str, ...], message: 
 
 @pytest.mark.gpu
 def test_two_providers_agree(folder: Path) -> None:
+    from dlzoo.runtime.providers import available_providers
+
+    if "cuda" not in available_providers():
+        pytest.skip("the installed onnxruntime has no CUDA provider")
     report = dlzoo.diff(folder / "opset20.onnx", providers=("cpu", "cuda"))
     assert report, report.explanation
     assert {j.provider for j in report.judgements} == {"cpu", "cuda"}
+
+
+def test_open_image_sizes_are_drawn_as_asked(tmp_path: Path) -> None:
+    """A bare file that leaves height and width open: which sizes to compare has to be said."""
+    from dlzoo.export.input_spec import InputSpec
+    from dlzoo.export.onnx_from_torch import onnx_from_torch
+
+    graph = onnx_from_torch(
+        torch.nn.Conv2d(3, 4, 3).eval(),
+        {"x": torch.zeros(2, 3, 16, 16)},
+        output_names=["y"],
+        dynamic_axes={"x": {0: "batch", 2: "height", 3: "width"}},
+    )
+    path = tmp_path / "open.onnx"
+    graph.save(path)
+    with pytest.raises(ArgumentError, match=r"height, width open.* --input x=2x3x64x64, or"):
+        dlzoo.diff(path, path)
+    assert dlzoo.diff(path, path, inputs=[InputSpec(name="x", shape=(1, 3, 9, 11))])

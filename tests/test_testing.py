@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dlzoo.errors import ArgumentError, ExportError
+import dlzoo
+from dlzoo.errors import ArgumentError, ExportError, ProofError
 from dlzoo.testing import assert_onnx_parity
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "test_my_network.py"
@@ -72,6 +75,72 @@ def test_a_wrong_graph_fails_and_the_layer_is_named() -> None:
     assert text.startswith("Deceiving on cpu: ")
     assert "rho2" in text
     assert "what torch.export traced is not what runs" in text
+
+
+@torch.library.custom_op("dlzoo_tests::square_minus_one", mutates_args=())
+def square_minus_one(x: Tensor) -> Tensor:
+    return x * x - 1
+
+
+@square_minus_one.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Curved(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.ops.dlzoo_tests.square_minus_one(x)
+        return y
+
+
+def curved_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), Curved(), nn.Conv2d(4, 5, 3), nn.Flatten())
+
+
+@pytest.fixture
+def wrong_lowering() -> Iterator[None]:
+    """An ONNX form that is 1 % off, as a mistake in a lowering is."""
+    from dlzoo.export.lowering.operators import OPERATORS
+
+    before = dict(OPERATORS)
+
+    @dlzoo.register_lowering("dlzoo_tests::square_minus_one")
+    def _(op: Any, x: Any) -> Any:
+        return op.Sub(op.Mul(x, x), 1.01)
+
+    yield
+    OPERATORS.clear()
+    OPERATORS.update(before)
+
+
+@pytest.mark.usefixtures("wrong_lowering")
+def test_the_first_wrong_layer_is_named_with_its_line(tmp_path: Path) -> None:
+    line = 1 + Path(__file__).read_text().splitlines().index(
+        "        y: Tensor = torch.ops.dlzoo_tests.square_minus_one(x)"
+    )
+    named = (
+        rf"first wrong layer is 1 \(tests/test_testing\.py:{line}\): ONNX node .* \(Sub\) has"
+    )
+    with pytest.raises(AssertionError, match=rf"The {named}"):
+        assert_onnx_parity(curved_net(), torch.randn(2, 3, 8, 8))
+    with pytest.raises(ProofError, match=rf"nothing was written\. .*The {named}") as error:
+        dlzoo.export_model(curved_net(), tmp_path / "curved", input_shape=(3, 8, 8))
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_against_another_network_names_the_layer(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 5, 3), nn.Flatten())
+    bundle = dlzoo.export_model(net, tmp_path / "net", input_shape=(3, 8, 8))
+    assert dlzoo.verify(bundle, against=net)
+    with torch.no_grad():
+        net[2].weight[1] *= 1.01
+    report = dlzoo.verify(bundle, against=net)
+    assert not report
+    (note,) = (note for note in report.notes if "first wrong layer" in note)
+    assert note.startswith("the first wrong layer is 2")
+    assert "'2.weight' differs from the network's in 36 of 180 elements" in note
 
 
 class Blind(nn.Module):

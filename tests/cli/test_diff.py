@@ -59,7 +59,10 @@ def test_a_graph_against_a_bundle_as_json(lenet_bundle: Path, faulty: Path) -> N
         (["nowhere.onnx", "elsewhere.onnx"], "elsewhere.onnx cannot be opened"),
         (["lenet5_relu", "lenet5"], "expected at least one bundle or .onnx file"),
         (["{bundle}"], "expected a second model or a second provider"),
-        (["{bundle}", "--providers", "cpu,nonsense"], "No provider is named 'nonsense'"),
+        (
+            ["{bundle}", "--provider", "cpu", "--provider", "nonsense"],
+            "No provider is named 'nonsense'",
+        ),
         (["{bundle}", "{bundle}", "--session-config", "x"], "--session-config got 'x'"),
     ],
 )

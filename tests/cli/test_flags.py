@@ -41,7 +41,8 @@ COMMANDS = {
         "--json",
     },
     "diff": {
-        "--providers",
+        "--provider",
+        "--input",
         "--golden",
         "--weights",
         "--seed",

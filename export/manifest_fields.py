@@ -1,0 +1,204 @@
+"""The fields of manifest.json: what each may hold, read from JSON and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from dlzoo.errors import BundleError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """An input or output: its name, numpy dtype name, and sizes (a str is a symbol)."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} [{', '.join(str(size) for size in self.dims)}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxisRange:
+    """The sizes that a symbol stands for, and those at which that was proved.
+
+    ``max`` is None where the graph sets no upper bound.
+    """
+
+    symbol: str
+    min: int
+    max: int | None
+    proved: tuple[int, ...]
+
+
+def wrong_type(field: str, expected: str, got: object) -> BundleError:
+    shown = repr(got)
+    return BundleError(
+        f"manifest.json: {field} should be {expected}, got {shown[:60]}{'…' if len(shown) > 60 else ''}. "
+        "Export the bundle again."
+    )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _text(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong_type(field, "a text", value)
+    return value
+
+
+def _integer(field: str, value: Any) -> int:
+    if not _is_int(value) or value < 0:
+        raise wrong_type(field, "a number from 0 up", value)
+    return int(value)
+
+
+def _flag(field: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise wrong_type(field, "true or false", value)
+    return value
+
+
+def _limit(field: str, value: Any) -> float:
+    # A limit of NaN or Inf would let every comparison pass; json.loads reads both.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e300:
+        raise wrong_type(field, "a finite number above 0", value)
+    return float(value)
+
+
+def _object(field: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise wrong_type(field, "an object", value)
+    return value
+
+
+def _optional_object(field: str, value: Any) -> dict[str, Any] | None:
+    return None if value is None else _object(field, value)
+
+
+def _list(field: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise wrong_type(field, "a list", value)
+    return value
+
+
+def _objects(field: str, value: Any) -> tuple[dict[str, Any], ...]:
+    return tuple(_object(f"{field}[{i}]", item) for i, item in enumerate(_list(field, value)))
+
+
+def _texts_by_name(field: str, value: Any) -> dict[str, str]:
+    return {key: _text(f"{field}.{key}", item) for key, item in _object(field, value).items()}
+
+
+def _texts(field: str, value: Any) -> tuple[str, ...]:
+    return tuple(_text(f"{field}[{i}]", item) for i, item in enumerate(_list(field, value)))
+
+
+def _labels(field: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    return _texts(field, value)
+
+
+def _tensor_specs(field: str, value: Any) -> tuple[TensorSpec, ...]:
+    specs = []
+    for i, item in enumerate(_objects(field, value)):
+        where = f"{field}[{i}]"
+        dims = _list(f"{where}.dims", item.get("dims"))
+        for size in dims:
+            if not (isinstance(size, str) or (_is_int(size) and size >= 0)):
+                raise wrong_type(f"{where}.dims", "sizes or symbols", dims)
+        specs.append(
+            TensorSpec(
+                name=_text(f"{where}.name", item.get("name")),
+                dtype=_text(f"{where}.dtype", item.get("dtype")),
+                dims=tuple(dims),
+            )
+        )
+    return tuple(specs)
+
+
+def _axis_ranges(field: str, value: Any) -> dict[str, AxisRange]:
+    ranges = {}
+    for symbol, item in _object(field, value).items():
+        where = f"{field}.{symbol}"
+        item = _object(where, item)
+        largest = item.get("max")
+        ranges[symbol] = AxisRange(
+            symbol=_text(f"{where}.symbol", item.get("symbol")),
+            min=_integer(f"{where}.min", item.get("min")),
+            max=None if largest is None else _integer(f"{where}.max", largest),
+            proved=tuple(
+                _integer(f"{where}.proved", size)
+                for size in _list(f"{where}.proved", item.get("proved"))
+            ),
+        )
+    return ranges
+
+
+def _integer_ranges(field: str, value: Any) -> dict[str, tuple[int, int]]:
+    ranges = {}
+    for name, pair in _object(field, value).items():
+        numbers = _list(f"{field}.{name}", pair)
+        if len(numbers) != 2 or not all(map(_is_int, numbers)) or numbers[0] > numbers[1]:
+            raise wrong_type(f"{field}.{name}", "the lowest and the highest value", pair)
+        ranges[name] = (numbers[0], numbers[1])
+    return ranges
+
+
+def _file_hashes(field: str, value: Any) -> dict[str, str]:
+    hashes = _texts_by_name(field, value)
+    for path, digest in hashes.items():
+        parts = PurePosixPath(path).parts
+        windows = PureWindowsPath(path)
+        if (
+            path != "/".join(parts)
+            or not parts
+            or ".." in parts
+            or windows.drive
+            or windows.root
+            or "\\" in path
+            or "\0" in path
+        ):
+            raise BundleError(
+                f"manifest.json: files names {path!r}, which is not a plain path inside the bundle. "
+                "Do not use this bundle; get it again from a source you trust."
+            )
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            raise wrong_type(f"{field}.{path}", "a sha256 in 64 hex digits", digest)
+    return hashes
+
+
+FIELD_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "schema_version": _integer,
+    "name": _text,
+    "card": _object,
+    "opset": _integer,
+    "ir_version": _integer,
+    "inputs": _tensor_specs,
+    "outputs": _tensor_specs,
+    "dynamic_axes": _axis_ranges,
+    "preprocessing": _optional_object,
+    "preprocessing_included": _flag,
+    "head": _text,
+    "labels": _labels,
+    "lowering": _objects,
+    "precision": _text,
+    "rho2_limit": _limit,
+    "rhomax_limit": _limit,
+    "limit_reason": _text,
+    "divergences": _objects,
+    "tools": _texts_by_name,
+    "weights": _object,
+    "files": _file_hashes,
+    "custom_ops": _texts,
+    "target": _text,
+    "asked_lowerings": _texts_by_name,
+    "integer_ranges": _integer_ranges,
+}
