@@ -23,7 +23,7 @@ body {
 }
 h1 { font-size: 1.75rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.75rem 0 .5rem; }
-p { margin: .5rem 0; max-width: 46rem; }
+p { margin: .5rem 0; max-width: 46rem; overflow-wrap: anywhere; }
 a { color: var(--mark); }
 a:focus-visible, summary:focus-visible, .scroll:focus-visible {
   outline: 3px solid var(--mark); outline-offset: 2px; border-radius: 2px;
@@ -45,7 +45,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem 1rem .35rem 0; b
 th { font-weight: 600; } tbody th { font-weight: 400; } thead th { color: var(--muted); white-space: nowrap; }
 th:last-child, td:last-child { padding-right: 0; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.wide { min-width: 13rem; }
+.wide { min-width: 13rem; overflow-wrap: anywhere; }
 details { margin: .75rem 0; } summary { cursor: pointer; color: var(--mark); padding: .2rem 0; }
 figure { margin: 1rem 0; } figcaption { color: var(--muted); font-size: .9375rem; margin-top: .35rem; }
 .plot { display: flex; } .plot svg { display: block; overflow: visible; }
@@ -72,7 +72,7 @@ footer { margin-top: 3rem; padding-top: .75rem; border-top: 1px solid var(--line
   .stack, .stack caption, .stack tbody, .stack tr, .stack th, .stack td { display: block; }
   .stack thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   .stack tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
-  .stack th, .stack td { border: 0; padding: .1rem 0; text-align: left; white-space: normal; }
+  .stack th, .stack td { border: 0; padding: .1rem 0; text-align: left; white-space: normal; overflow-wrap: anywhere; }
   .stack tbody th { font-weight: 600; }
   .stack td { position: relative; padding-left: 8.5rem; min-width: 0; width: auto; }
   .stack td::before { content: attr(data-label); position: absolute; left: 0; color: var(--muted); }
