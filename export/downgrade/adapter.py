@@ -71,6 +71,11 @@ class Rewrite:
         numbers: list[Any] = tensor.numpy().reshape(-1).tolist()
         return numbers
 
+    def is_constant(self, index: int) -> bool:
+        """Whether an input's values are known."""
+        value = self.input(index)
+        return value is not None and ir.convenience.get_const_tensor(value) is not None
+
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute's value."""
         found = self.node.attributes.get(name)

@@ -19,6 +19,27 @@ def compare_twice(rewrite: Rewrite) -> None:
     rewrite.replace_with("Or", [more, equal])
 
 
+@adapts(12, "Max", "Min")
+def select_whole_numbers(rewrite: Rewrite) -> None:
+    """``Min(a, b)`` as ``Where(a < b, a, b)``: Max and Min were for floats alone."""
+    node = rewrite.node
+    first, *others = (value for value in node.inputs if value is not None)
+    dtype = node.outputs[0].dtype or first.dtype
+    if dtype is None or dtype.is_floating_point() or not others:
+        return
+    compare = "Less" if node.op_type == "Min" else "Greater"
+    kept = first
+    for number, other in enumerate(others):
+        is_kept = rewrite.add(compare, [kept, other], name=f"keeps_{number}")
+        is_kept.type = ir.TensorType(ir.DataType.BOOL)
+        if other is others[-1]:
+            rewrite.replace_with("Where", [is_kept, kept, other])
+        else:
+            like = node.outputs[0]
+            kept = rewrite.add("Where", [is_kept, kept, other], name=f"of_{number}", like=like)
+            kept.shape = None
+
+
 @adapts(15, "CastLike")
 def cast_to_known_type(rewrite: Rewrite) -> None:
     """The type is known when the graph is made."""

@@ -61,7 +61,11 @@ def write_as_tensor(rewrite: Rewrite) -> None:
 
 @adapts(14, "Reshape")
 def drop_allowzero(rewrite: Rewrite) -> None:
-    """0 means "as it was" in both, unless ``allowzero`` is set and there is a 0."""
-    if rewrite.attribute("allowzero", 0) and 0 in (rewrite.constant(1) or []):
+    """0 means "as it was" in both, unless ``allowzero`` is set and there is a 0.
+
+    A shape that is computed while the graph runs has a 0 for an empty tensor alone.
+    """
+    has_zero = rewrite.is_constant(1) and 0 in (rewrite.constant(1) or [])
+    if has_zero and rewrite.attribute("allowzero", 0):
         raise rewrite.fail("came to make empty tensors with opset 14")
     rewrite.drop("allowzero")
