@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlzoo.errors import ArgumentError, DifferenceError
+from dlzoo.errors import ArgumentError, DifferenceError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from dlzoo.export.bundle import Bundle
     from dlzoo.runtime.culprit import Culprit
     from dlzoo.runtime.diff_report import DiffReport
 
@@ -59,6 +60,12 @@ def diff(
         float | None,
         typer.Option(help="GB of inner values that are held at a time. [1.07]"),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", help="Write a MODEL against its bundle as an HTML page to this file."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Name the first value in which two models differ, its node and layer, and whose fault it is.
@@ -71,6 +78,7 @@ def diff(
     from dlzoo.comparison import diff as compare
     from dlzoo.export.input_spec import parse_input_spec
 
+    bundle = None if page is None else _bundle_for_page(page, a, b)
     with stage_display(quiet=json) as display:
         report = compare(
             a,
@@ -84,6 +92,8 @@ def diff(
             max_bytes=None if max_memory is None else int(max_memory * 1e9),
             on_stage=display.show,
         )
+    if page is not None and bundle is not None:
+        _write_page(page, report, bundle)
     if json:
         print_document(report.to_json())
     else:
@@ -93,6 +103,35 @@ def diff(
             f"{report.candidate} differs from {report.reference}. {report.explanation}",
             report=report,
         )
+
+
+def _bundle_for_page(page: Path, a: str, b: str | None) -> Bundle:
+    from dlzoo.export.bundle import Bundle
+
+    folders = [side for side in (a, b) if side is not None and Path(side).is_dir()]
+    graphs = [side for side in (a, b) if side is not None and side.endswith(".onnx")]
+    if len(folders) != 1 or graphs or b is None:
+        raise ArgumentError(
+            f"--report got {' and '.join(filter(None, (a, b)))}, expected a MODEL and its bundle. "
+            "Write for example dlzoo diff vgg16 bundles/vgg16 --report report.html."
+        )
+    if not page.parent.is_dir():  # before it costs a minute
+        raise StorageError(
+            f"--report {page} cannot be written: there is no folder {page.parent}. Name another file."
+        )
+    return Bundle.open(folders[0])
+
+
+def _write_page(path: Path, report: DiffReport, bundle: Bundle) -> None:
+    from dlzoo.runtime.diff_page import diff_page
+
+    html = diff_page(report, bundle)
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"--report {path} cannot be written: {error.strerror}. Name another file."
+        ) from None
 
 
 def _entries(texts: Sequence[str]) -> Mapping[str, str]:

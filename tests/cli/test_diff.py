@@ -1,6 +1,7 @@
 """``dlzoo diff`` as a user meets it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,40 @@ def test_mistakes_are_one_line(lenet_bundle: Path, arguments: list[str], words: 
     done = run_dlzoo("diff", *(a.format(bundle=lenet_bundle) for a in arguments))
     assert done.returncode == 2, done.stdout
     assert len(done.stderr.splitlines()) == 1 and words in done.stderr
+
+
+def test_a_page_shows_every_layer(lenet_bundle: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = run_dlzoo(
+        *("diff", "lenet5_relu", lenet_bundle, "--weights", "random", "--report", page)
+    )
+    assert done.returncode == 0, done.stderr
+    html = page.read_text()
+    assert "This ONNX model gives PyTorch's answers" in html
+    assert html.count('<circle class="layer"') == 12
+    assert str(tmp_path) not in html and str(lenet_bundle) not in html
+
+
+def test_the_page_of_a_difference_says_so(
+    lenet_bundle: Path, faulty: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "lenet"
+    shutil.copytree(lenet_bundle, bundle)
+    shutil.copy(faulty, bundle / "model.onnx")
+    page = tmp_path / "page.html"
+    done = run_dlzoo("diff", "lenet5_relu", bundle, "--weights", "random", "--report", page)
+    assert done.returncode == 1, done.stderr
+    html = page.read_text()
+    assert '<span class="verdict fail">fail</span>' in html
+    assert "The first of 9 layers beyond the limits: <code>c3</code>" in html
+
+
+def test_a_page_needs_a_network_and_its_bundle(lenet_bundle: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = run_dlzoo("diff", lenet_bundle, lenet_bundle, "--report", page)
+    assert done.returncode == 2 and not page.exists()
+    assert "expected a MODEL and its bundle" in done.stderr
+    missing = tmp_path / "none" / "page.html"
+    done = run_dlzoo("diff", "lenet5_relu", lenet_bundle, "--report", missing)
+    assert done.returncode == 2
+    assert f"page.html cannot be written: there is no folder {tmp_path}/none" in done.stderr

@@ -1,0 +1,57 @@
+"""The report page of a bundle with the layers as ``dlzoo diff`` has just measured them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlzoo.export.bundle import Bundle, GoldenSet
+from dlzoo.runtime.diff_report import DiffReport
+from dlzoo.runtime.layer_errors import LayerError, LayerErrors
+from dlzoo.runtime.report_page import report_page
+from dlzoo.runtime.tapped_session import Setting
+
+
+def diff_page(report: DiffReport, bundle: Bundle) -> str:
+    """The page's HTML: what the bundle's parity.json holds, and the layers of a comparison.
+
+    Where the two differ the verdict is ``fail``, whatever was proved of the bundle before.
+
+    Args:
+        report: the bundle against the network that it was exported from.
+        bundle: the bundle.
+
+    Raises:
+        BundleError: the bundle has no parity.json.
+    """
+    parity = bundle.parity()
+    parity["layers"] = layers_of_diff(report, bundle.golden_sets()).to_json()
+    if not report:
+        parity["verdict"] = "fail"
+        parity["reasons"] = [report.explanation]
+    return report_page(bundle.manifest, parity)
+
+
+def layers_of_diff(report: DiffReport, golden_sets: Sequence[GoldenSet]) -> LayerErrors:
+    """Every value that was compared, with the setting and the inputs."""
+    setting = report.attribution.setting if report.attribution else Setting()
+    wrong = [judgement for judgement in report.judgements if not judgement]
+    kind = (wrong or list(report.judgements))[0].kind
+    golden = next((found for found in golden_sets if found.kind == kind), None)
+    return LayerErrors(
+        provider=setting.provider,
+        optimization=setting.optimization,
+        golden=golden.name if golden else "",
+        kind=kind,
+        batch=golden.batch if golden else 0,
+        num_values=report.num_values,
+        values=tuple(
+            LayerError.from_difference(
+                check.difference,
+                check.node,
+                module=report.places[check.value].module_path,
+                source=report.places[check.value].source_line,
+            )
+            for check in report.checks
+        ),
+        reason="" if report.checks else "no value of the model has a partner in the network",
+    )
