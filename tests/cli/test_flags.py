@@ -48,6 +48,7 @@ COMMANDS = {
         "--seed",
         "--session-config",
         "--max-memory",
+        "--report",
         "--json",
     },
     "classify": {"--provider", "--top -k", "--json"},
