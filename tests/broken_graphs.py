@@ -138,14 +138,12 @@ def batch_norm_mean_and_variance_swapped(model: ModelProto) -> None:
 
 @a_break
 def group_norm_weight_dropped(model: ModelProto) -> None:
-    # The weight is folded to a constant of one value per channel behind the normalization.
+    # The groups are normalized first; what scales each channel follows.
     index = next(
         i for i, n in enumerate(model.graph.node) if n.op_type == "InstanceNormalization"
     )
-    scaling = next(n for n in model.graph.node[index:] if n.op_type == "Mul")
-    stored = {tensor.name for tensor in model.graph.initializer}
-    name = next(name for name in scaling.input if name in stored)
-    change_initializer(model, name, np.ones_like)
+    scaling = next(n for n in model.graph.node[index:] if n.op_type == "BatchNormalization")
+    change_initializer(model, scaling.input[1], np.ones_like)
 
 
 @a_break
