@@ -101,16 +101,16 @@ def table(
     rows: Sequence[Sequence[Cell]],
     *,
     name: str,
-    is_long: bool = False,
+    kind: str = "stack",
 ) -> str:
     """A table whose first column heads its rows.
 
-    On a phone each row becomes a block, its cells under one another with the names of their
-    columns; the roles say that it is a table all the same. A long one scrolls sideways instead.
-    The frame takes the focus, so that the arrow keys scroll it; ``name`` is what it is called.
+    On a phone each row of a ``stack`` becomes a block, its cells under one another with the names
+    of their columns; the roles say that it is a table all the same. A ``long`` one scrolls
+    sideways, a ``small`` one fits. The frame takes the focus, so that the arrow keys scroll it;
+    ``name`` is what it is called.
     """
     kinds = [f' class="{column.kind}"' if column.kind else "" for column in heads]
-    stack = "" if is_long else ' class="stack"'
     head = "".join(
         f'<th scope="col" role="columnheader"{kind}>{escape(column.name)}</th>'
         for column, kind in zip(heads, kinds, strict=True)
@@ -128,7 +128,7 @@ def table(
     shown = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
         f'<div class="scroll" role="region" aria-label="{escape(name)}" tabindex="0">\n'
-        f'<table role="table"{stack}>{shown}\n'
+        f'<table role="table" class="{kind}">{shown}\n'
         f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>\n<tbody role="rowgroup">\n'
         + "\n".join(body)
         + "\n</tbody></table></div>\n"

@@ -122,7 +122,7 @@ def timings_section(seconds: Mapping[str, float]) -> str:
         [*columns("stage", "what", "seconds", numeric=("seconds",)), Column("share", "bar")],
         rows,
         name="Seconds by stage",
-        is_long=True,
+        kind="small",
     )
 
 

@@ -26,8 +26,8 @@ _NUM_WORST = 5
 _CLOSE_PERCENT, _CLOSE_PIXELS = 4.5, 14.0
 #: The width of a character on a phone, as a share of the plot's.
 _CHARACTER_PERCENT = 2.1
-#: Characters of a path that fit beside the plot's edge on a phone.
-_MAX_NAME = 30
+#: The same of a bold one.
+_BOLD_PERCENT = 2.7
 
 
 def layer_plot(layers: Sequence[Layer], rho2_limit: float) -> str:
@@ -39,7 +39,8 @@ def layer_plot(layers: Sequence[Layer], rho2_limit: float) -> str:
         f'<div class="order muted"><span>first: <code>{escape(_name(layers[0]))}</code></span>'
         f"<span>last: <code>{escape(_name(layers[-1]))}</code></span></div>\n"
         "<figcaption>Each dot is the value that one layer gives, in the order of the graph; up is "
-        "a larger error, on a logarithmic scale. Point at a dot to read its name.</figcaption>"
+        "a larger error, on a logarithmic scale; a dot on the lower edge is exact. Point at a dot to "
+        "read its name.</figcaption>"
         "</figure>\n"
     )
 
@@ -196,7 +197,8 @@ class _Plot:
             marks.append(f'<circle class="ring" cx="{x}%" cy="{y}" r="7"/>')
             if rank == 0:
                 name = _name(layer)
-                shown = name if len(name) <= _MAX_NAME else f"…{name[1 - _MAX_NAME :]}"
+                room = int(max(x, 100 - x) / _BOLD_PERCENT) - 2
+                shown = name if len(name) <= room else f"…{name[1 - room :]}"
                 anchor = "start" if x < 50 else "end"
                 if y - 8 > _LANE:
                     self.taken.append((x, _LANE, y))

@@ -82,10 +82,11 @@ def _runs(candidates: Sequence[Parity]) -> str:
         for c in candidates
     ]
     heads = columns(
-        *("inputs", "provider, optimization", "batch", "rho2", "rhomax", "verdict"),
+        *("inputs", "run", "batch", "rho2", "rhomax", "verdict"),
         numeric=("batch", "rho2", "rhomax"),
+        wide=("inputs",),
     )
-    return table("", heads, rows, name="All runs", is_long=True)
+    return table("", heads, rows, name="All runs")
 
 
 def _run_name(candidate: Parity) -> str:
@@ -145,7 +146,7 @@ def layers_section(manifest: Manifest, parity: Parity) -> str:
     count = f"All {len(values)} values"
     if layers["num_values"] > len(values):
         count += f" that PyTorch has, too, of {layers['num_values']} in the graph"
-    return content + details(count, table("", heads, rows, name="All layers", is_long=True))
+    return content + details(count, table("", heads, rows, name="All layers", kind="long"))
 
 
 def _describe(layer: Parity) -> Markup:

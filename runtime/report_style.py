@@ -45,6 +45,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem 1rem .35rem 0; b
 th { font-weight: 600; } tbody th { font-weight: 400; } thead th { color: var(--muted); white-space: nowrap; }
 th:last-child, td:last-child { padding-right: 0; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.long { width: max-content; min-width: 100%; }
 .wide { min-width: 13rem; overflow-wrap: anywhere; }
 details { margin: .75rem 0; } summary { cursor: pointer; color: var(--mark); padding: .2rem 0; }
 figure { margin: 1rem 0; } figcaption { color: var(--muted); font-size: .9375rem; margin-top: .35rem; }

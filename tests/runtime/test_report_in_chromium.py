@@ -8,12 +8,13 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_facts import candidate, layer_errors, report
+from report_facts import candidate, layer, layer_errors, report
 
 from dlzoo.export.bundle import Bundle
 from dlzoo.runtime.report_page import report_page
@@ -30,6 +31,7 @@ const overlap = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) 
   && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2;
 window.onload = () => {
   const found = [...document.querySelectorAll("iframe")].map(frame => {
+    frame.contentDocument.querySelectorAll("details").forEach(d => d.open = true);
     const page = frame.contentDocument, width = frame.clientWidth;
     const boxes = [...page.querySelectorAll(".plot text")]
       .map(t => [t.textContent, t.getBoundingClientRect()]);
@@ -38,15 +40,16 @@ window.onload = () => {
       if (overlap(box, place)) overlaps.push([name, other]);
     }));
     const cut = [...page.querySelectorAll("h1, h2, p, li, dd, th, td, summary, .plot text")]
-      .filter(e => !e.closest("details:not([open])"))
       .filter(e => {
         const b = e.getBoundingClientRect();
         return b.width && (b.left < -1 || b.right > width + 1) && !e.closest(".scroll");
       }).map(e => e.textContent);
     const tables = [...page.querySelectorAll(".scroll")]
-      .filter(e => !e.closest("details")).map(e => e.scrollWidth - e.clientWidth);
+      .filter(e => !e.querySelector(".long")).map(e => e.scrollWidth - e.clientWidth);
+    const tall = [...page.querySelectorAll("tbody td, tbody th")]
+      .filter(e => e.getBoundingClientRect().height > 240).map(e => e.textContent);
     const style = page.defaultView.getComputedStyle(page.body);
-    return {width, page: page.documentElement.scrollWidth, overlaps, cut, tables,
+    return {width, page: page.documentElement.scrollWidth, overlaps, cut, tables, tall,
       ground: style.backgroundColor, dots: page.querySelectorAll(".plot .area title").length};
   });
   document.body.textContent = JSON.stringify(found);
@@ -63,7 +66,17 @@ PAGES = {
     ),
     "a long name": report(
         candidates=(candidate(kind="one_kind_of_inputs_without_any_space_" * 3),),
-        layers=layer_errors(*([0.9] * 30)),
+        layers=replace(
+            layer_errors(),
+            values=tuple(
+                layer(
+                    i,
+                    2.0 if i == 16 else 0.9,
+                    module=f"network.stages.{i}.attention.projection.linear",
+                )
+                for i in range(31)
+            ),
+        ),
         notes=("a_name_without_any_space_" * 8,),
     ),
 }
@@ -110,6 +123,7 @@ def test_nothing_is_cut_or_overlaps_on_phone_and_desktop(
         assert layout["overlaps"] == [], layout
         assert layout["cut"] == [], layout
         assert max(layout["tables"]) <= 1, layout
+        assert layout["tall"] == [], layout  # a column that is squeezed to nothing
         assert layout["dots"] == len(parity["layers"]["values"])
 
 

@@ -202,6 +202,8 @@ def test_every_table_has_heads_for_columns_and_rows_and_takes_the_focus(
             cells = list(row.all("td"))
             assert len(list(row.all("th"))) == 1 and len(cells) == len(heads) - 1
             assert [cell.attributes["data-label"] for cell in cells] == heads[1:]
+            # They stand beside their cells on a phone, in 8.5 rem.
+            assert all(len(head) <= 16 for head in heads[1:])
     frames = [d for d in root.all("div") if d.attributes.get("class") == "scroll"]
     assert len(frames) == 7
     assert all(f.attributes["tabindex"] == "0" and f.attributes["aria-label"] for f in frames)
