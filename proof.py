@@ -227,7 +227,7 @@ def _folder_name(model: str | nn.Module, name: str | None) -> str:
 def _measure_power(
     plan: ExportPlan, graph: OnnxGraph, golden: GoldenSet, *, seed: int
 ) -> Power:
-    from dlzoo.export.faults import num_tensors_to_try
+    from dlzoo.export.faults import iter_gross_outputs, num_tensors_to_try
     from dlzoo.runtime.power import judge_faults
 
     num_tensors = len(graph.parameters)
@@ -237,6 +237,9 @@ def _measure_power(
             golden,
             seed=seed,
             max_tensors=num_tensors_to_try(plan.num_multiply_adds, num_tensors),
+        ),
+        lambda tensors: iter_gross_outputs(
+            plan.module, golden.inputs, output_names=plan.output_names, tensors=tensors
         ),
         golden,
         dtypes={spec.name: spec.dtype for spec in graph.outputs},

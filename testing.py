@@ -148,7 +148,7 @@ def _measure_power(
     module: nn.Module, graph: OnnxGraph, golden: GoldenSet, limits: dict[str, Any]
 ) -> Power | None:
     """How many faults in weights show; None for a module that has no weights to be wrong."""
-    from dlzoo.export.faults import iter_faulty_outputs
+    from dlzoo.export.faults import iter_faulty_outputs, iter_gross_outputs
     from dlzoo.runtime.power import judge_faults
 
     if not graph.parameters:
@@ -163,6 +163,9 @@ def _measure_power(
     )
     return judge_faults(
         faulty_outputs,
+        lambda tensors: iter_gross_outputs(
+            module, golden.inputs, output_names=list(golden.reference), tensors=tensors
+        ),
         golden,
         dtypes={spec.name: spec.dtype for spec in graph.outputs},
         sampled_of=len(graph.parameters),

@@ -74,7 +74,10 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     facts = []
     if power := report.power:
         faults = f"{power.detected} of {power.tried} small faults"
-        facts.append(("power", f"{faults}, each in one weight tensor alone, were caught"))
+        text = f"{faults}, each in one weight tensor alone, were caught"
+        if power.without_effect:
+            text += f"; no effect on the outputs at all: {', '.join(power.without_effect)}"
+        facts.append(("power", text))
     for symbol, axis in report.dynamic_axes.items():
         proved = ", ".join(str(size) for size in axis["proved"])
         facts.append(("dynamic axis", f"{symbol}, proved at {proved}"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dlzoo.errors import ExportError
-from dlzoo.export.reference import run_in_float32
+from dlzoo.export.float32_ways import run_in_float32
 
 #: Bit patterns: the integer of the same width, and the bit of the mantissa to flip.
 #: 2^-10 of a value's power of two is a relative fault of 0.5e-3 to 1e-3: a thousand times
@@ -95,6 +95,37 @@ def iter_faulty_outputs(
             outputs = run_in_float32(module, arguments, output_names)
             # What the network hands out may be the very tensor that is about to be mended.
             outputs = {key: value.copy() for key, value in outputs.items()}
+        yield name, outputs
+
+
+def iter_gross_outputs(
+    module: nn.Module,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    *,
+    output_names: Sequence[str],
+    tensors: Sequence[str],
+) -> Iterator[tuple[str, dict[str, npt.NDArray[Any]]]]:
+    """What comes out when a tensor is doubled and 1 is added: nothing changes if it has no effect.
+
+    A bias before an instance normalization has none: the mean takes it away.
+
+    Args:
+        module: in eval mode.
+        inputs: by name, as in a golden set.
+        output_names: one for each tensor that the network gives.
+        tensors: by their names in the state dict, one after the other.
+    """
+    known = _float_tensors(module)
+    arguments = {key: torch.from_numpy(value) for key, value in inputs.items()}
+    for name in tensors:
+        tensor = known[name]
+        values = tensor.clone()
+        tensor.mul_(2).add_(1)
+        try:
+            outputs = run_in_float32(module, arguments, output_names)
+            outputs = {key: value.copy() for key, value in outputs.items()}
+        finally:
+            tensor.copy_(values)
         yield name, outputs
 
 

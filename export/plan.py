@@ -13,6 +13,7 @@ from torch import nn
 from dlzoo.errors import DynamicAxisError
 from dlzoo.export.bundle import AxisRange, GoldenSet
 from dlzoo.export.faults import iter_faulty_outputs
+from dlzoo.export.float32_ways import run_in_float32
 from dlzoo.export.golden_inputs import golden_inputs
 from dlzoo.export.image_size import SizeRange
 from dlzoo.export.input_spec import InputSpec
@@ -21,7 +22,7 @@ from dlzoo.export.onnx_from_torch import ExportOptions, OnnxGraph, onnx_from_tor
 from dlzoo.export.option_checks import check_options
 from dlzoo.export.pipeline import OUTPUT_NAMES, wrap_network
 from dlzoo.export.proved_sizes import sizes_to_prove, smallest_size
-from dlzoo.export.reference import compute_golden_set, run_in_float32
+from dlzoo.export.reference import compute_golden_set
 from dlzoo.zoo.summary import summarize_call
 
 if TYPE_CHECKING:

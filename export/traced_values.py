@@ -7,7 +7,7 @@ the exporter named after an operator has a reference.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.fx import Node
 from torch.utils import _pytree
 
 from dlzoo.export.bundle import NoiseFloor
+from dlzoo.export.float32_ways import one_thread, without_onednn
 from dlzoo.export.traced_network import TracedNetwork
 from dlzoo.zoo.train.float64 import conv2d_in_float64, linear_in_float64
 
@@ -182,7 +183,7 @@ def _float32_ways(
     network: TracedNetwork, tensors: Sequence[Tensor], *, has_given: bool
 ) -> Iterator[_Way]:
     yield _Way(lambda x: x)
-    yield _Way(lambda x: x, _without_onednn)
+    yield _Way(lambda x: x, without_onednn)
     yield _Way(_moved, is_moved=True)
     if any(x.dim() == _IMAGE_RANK for x in tensors):
         yield _Way(_channels_last)
@@ -192,7 +193,7 @@ def _float32_ways(
         isinstance(x, Tensor) and x.dim() and not isinstance(x.shape[0], int) for x in example
     )
     if len(lengths) == 1 and is_open and not has_given:
-        yield _Way(lambda x: x[-1:], _one_thread, is_last_sample=True)
+        yield _Way(lambda x: x[-1:], one_thread, is_last_sample=True)
 
 
 def _moved(x: Tensor) -> Tensor:
@@ -210,27 +211,6 @@ def _channels_last(x: Tensor) -> Tensor:
     if x.dim() != _IMAGE_RANK:
         return x
     return x.contiguous(memory_format=torch.channels_last)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
-
-
-@contextmanager
-def _without_onednn() -> Iterator[None]:
-    backend = torch.backends.mkldnn
-    was_enabled = backend.enabled
-    backend.enabled = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        backend.enabled = was_enabled
 
 
 def _arguments(node: Node, env: Mapping[Node, Any], change: Callable[[Any], Any]) -> Any:

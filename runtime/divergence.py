@@ -16,12 +16,33 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """Elements whose reference is ``reference`` may be anything on this provider, if ``op`` is there."""
+    """Elements whose reference is ``reference`` may be anything on this provider, if ``op`` is there.
+
+    ``index`` stands for whole numbers that come of inputs with NaN or Inf.
+    """
 
     op: str
     provider: str
-    reference: Literal["NaN", "+Inf", "-Inf"]
+    reference: Literal["NaN", "+Inf", "-Inf", "index"]
     reason: str
+
+
+def _index_of_nan(op: str, provider: str) -> Divergence:
+    return Divergence(
+        op=op,
+        provider=provider,
+        reference="index",
+        reason="PyTorch takes NaN for the largest of all numbers; ONNX leaves its place open.",
+    )
+
+
+def _recurrent(op: str) -> Divergence:
+    return Divergence(
+        op=op,
+        provider="cpu",
+        reference="NaN",
+        reason=f"ONNX Runtime's CPU {op} clips what goes into its gates, which turns NaN into a number.",
+    )
 
 
 DIVERGENCES = (
@@ -33,6 +54,12 @@ DIVERGENCES = (
             "ONNX Runtime's CPU MaxPool keeps a NaN only where it is compared last in its window "
             "(x86's MAXPS returns its second operand); PyTorch's keeps every NaN."
         ),
+    ),
+    *(_recurrent(op) for op in ("LSTM", "GRU")),
+    *(
+        _index_of_nan(op, provider)
+        for op in ("TopK", "ArgMax", "ArgMin")
+        for provider in ("cpu", "cuda")
     ),
 )
 

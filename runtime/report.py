@@ -17,6 +17,7 @@ Verdict = Literal["pass", "fail", "vacuous"]
 #: through which signal flows catch nearly all; a tensor that cannot matter (a bias before a
 #: normalization) leaves one or the other fault without any effect.
 POWER_THRESHOLD = 0.9
+_NUM_MISSED_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +53,15 @@ class Power:
     """How many small faults the comparison caught, each put into one parameter tensor alone.
 
     ``tried`` of ``sampled_of`` parameter tensors got a fault; ``missed`` names those in which it
-    went unnoticed, where that is known.
+    went unnoticed, where that is known. ``without_effect`` are tensors that were left out of
+    ``tried`` because the outputs do not depend on them at all.
     """
 
     detected: int
     tried: int
     sampled_of: int
     missed: tuple[str, ...] = ()
+    without_effect: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.detected <= self.tried <= self.sampled_of:
@@ -151,14 +154,24 @@ class Report:
             ) from None
 
 
+def _missed_text(power: Power) -> str:
+    shown = ", ".join(power.missed[:_NUM_MISSED_SHOWN])
+    more = ", …" if len(power.missed) > _NUM_MISSED_SHOWN else ""
+    return f" (missed in {shown}{more})" if shown else ""
+
+
 def power_from_json(document: Any) -> Power | None:
     """The power of a report's JSON; None where there is none or it makes no sense."""
     if document is None:
         return None
     try:
         facts = dict(document)
-        missed = tuple(str(name) for name in facts.pop("missed", ()))
-        return Power(**{key: int(value) for key, value in facts.items()}, missed=missed)
+        missed, without_effect = (
+            tuple(str(name) for name in facts.pop(key, ()))
+            for key in ("missed", "without_effect")
+        )
+        numbers = {key: int(value) for key, value in facts.items()}
+        return Power(**numbers, missed=missed, without_effect=without_effect)
     except (TypeError, ValueError) as error:
         raise BundleError(
             f"parity.json: power should be detected, tried and sampled_of, got {document!r} "
@@ -253,7 +266,8 @@ def judge(
     elif power.detected / power.tried < POWER_THRESHOLD:
         reasons.append(
             f"only {power.detected} of {power.tried} small faults in the weights were caught, "
-            f"expected at least {POWER_THRESHOLD:.0%}: the outputs hardly depend on the weights. "
-            "Use trained weights, or random ones through which signal flows"
+            f"expected at least {POWER_THRESHOLD:.0%}{_missed_text(power)}: the outputs hardly "
+            "depend on the weights. Use trained weights, or random ones through which signal "
+            "flows; outputs of whole numbers hide small errors, so give the scores too"
         )
     return ("vacuous" if reasons else "pass"), tuple(reasons)

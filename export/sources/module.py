@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.utils import _pytree
 
 from dlzoo.errors import ArgumentError, ExportError, describe_exception
@@ -17,12 +18,14 @@ from dlzoo.export.module_call import bind_inputs
 from dlzoo.export.tracing_state import in_eval_mode
 
 _SCORES_RANK = 2
+#: Threads may sum in another order from run to run; randomness moves answers by far more.
+_MAX_DIFFERENCE = 1e-3
 
 
 def source_from_module(
     module: nn.Module, options: SourceOptions, *, origin: str | None = None
 ) -> ModelSource:
-    """Take a module as it is; it is run once, on zeros, to see what comes out.
+    """Take a module as it is; it is run twice, to see what comes out and whether it stays.
 
     Args:
         module: on the CPU, in float32.
@@ -37,13 +40,14 @@ def source_from_module(
 
     kind = type(module).__name__
     refuse_options(f"the module {kind}", options, ["--num-classes"])
+    _require_traceable(module, kind)
     if options.weights != "auto":
         load_weights_file(module, options.weights, kind)
     _require_float32_on_cpu(module)
     require_finite_weights(module, options.name or kind)
     inputs = options.inputs or options.default_inputs or _ask_for_inputs(module)
     output_names, gives_scores = describe_outputs(
-        module, {spec.name: spec.example() for spec in inputs}
+        module, {spec.name: _drawn(spec) for spec in inputs}
     )
     return ModelSource(
         name=options.name or kind.lower(),
@@ -63,6 +67,20 @@ def source_from_module(
             "license": None,
         },
     )
+
+
+def _require_traceable(module: nn.Module, kind: str) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ArgumentError(
+            f"{kind} is TorchScript, which torch.export does not trace. Give the nn.Module that it "
+            "was made from."
+        )
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise ArgumentError(
+                f"{kind} has {name} without a shape: a lazy layer that never ran. Call the module "
+                "once on a batch first."
+            )
 
 
 def load_weights_file(module: nn.Module, path: str, subject: str) -> None:
@@ -89,13 +107,14 @@ def describe_outputs(
     is [N, K], else ``output``; others count: ``output_0``.
 
     Raises:
-        ArgumentError: the network does not take these inputs.
+        ArgumentError: the network does not take these inputs, or gives another answer each time.
         ExportError: it gives no tensor.
     """
     args, kwargs = bind_inputs(module, inputs)
     try:
         with in_eval_mode(module, []), torch.no_grad():
             result = module(*args, **kwargs)
+            again = module(*args, **kwargs)
     except Exception as error:  # a network's own code may raise anything
         shapes = ", ".join(
             f"{name} {list(x.shape)} {str(x.dtype).removeprefix('torch.')}"
@@ -112,6 +131,7 @@ def describe_outputs(
             f"{type(module).__name__} gives {type(result).__name__} and no tensor. Let its "
             "forward return a tensor, or a tuple, list or dictionary of them."
         )
+    _require_one_answer(module, result, again)
     if len(tensors) == 1 and isinstance(result, Tensor):
         is_scores = result.dim() == _SCORES_RANK
         return (("logits" if is_scores else "output"),), is_scores
@@ -120,6 +140,26 @@ def describe_outputs(
         f"output_{name}" if name[0].isdigit() or name in inputs else name for name in names
     ]
     return tuple(names), False
+
+
+def _drawn(spec: InputSpec) -> Tensor:
+    """N(0, 1), so that what is random in a network shows; zeros would pass a dropout unchanged."""
+    if spec.dtype != "float32":
+        return spec.example()
+    return torch.randn(spec.shape, generator=torch.Generator().manual_seed(0))
+
+
+def _require_one_answer(module: nn.Module, result: Any, again: Any) -> None:
+    for a, b in zip(_pytree.tree_leaves(result), _pytree.tree_leaves(again), strict=True):
+        if not isinstance(a, Tensor) or not a.numel() or a.shape != b.shape:
+            continue
+        x, y = (value.detach().double().nan_to_num() for value in (a, b))
+        if float((x - y).abs().max()) > _MAX_DIFFERENCE * float(x.abs().max()):
+            raise ArgumentError(
+                f"{type(module).__name__} gives another answer each time, in eval mode, on one "
+                "input: something in its forward is random (F.dropout without "
+                "training=self.training?). Mend that first."
+            )
 
 
 def _name_of(path: tuple[Any, ...]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dlzoo.errors import ExportError
 from dlzoo.export.faults import iter_faulty_outputs, num_tensors_to_try
-from dlzoo.export.reference import run_in_float32
+from dlzoo.export.float32_ways import run_in_float32
 
 X = {"x": np.ones((1, 3, 16, 16), np.float32)}
 

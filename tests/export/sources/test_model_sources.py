@@ -2,6 +2,7 @@
 
 import random
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +136,69 @@ def test_options_that_a_source_has_no_use_for_are_refused() -> None:
     assert "on meta, expected the CPU" in refusal(
         nn.Linear(16, 2, device="meta"), inputs=(IMAGE,)
     )
+
+
+class AlwaysRandom(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x.mean((2, 3)))
+
+
+def test_networks_that_cannot_be_proved_are_refused_with_the_reason() -> None:
+    assert "gives another answer each time, in eval mode" in refusal(
+        AlwaysRandom(), inputs=(IMAGE,)
+    )
+    assert "has weight without a shape: a lazy layer that never ran" in refusal(
+        nn.LazyConv2d(4, 3), inputs=(IMAGE,)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated
+        script = torch.jit.trace(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 16, 16))
+    assert "is TorchScript, which torch.export does not trace" in refusal(
+        script, inputs=(IMAGE,)
+    )
+
+
+class LastState(nn.Module):
+    """Its second output has the layers first, not the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 16, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, (h, _) = self.lstm(x)
+        return y[:, -1], h
+
+
+def test_an_output_without_a_batch_in_front(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = InputSpec(name="x", shape=(1, 12, 8))
+    bundle = dlzoo.export_model(LastState(), tmp_path / "lstm", inputs=[spec])
+    assert bundle.parity()["verdict"] == "pass"
+    assert [spec.dims for spec in bundle.manifest.outputs] == [("batch", 32), (2, "batch", 16)]
+    assert {d["op"] for d in bundle.manifest.divergences} == {"LSTM"}
+
+
+class Centered(nn.Module):
+    """Takes the mean of each channel away, and with it whatever bias stands before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 4, 3)
+        self.head = nn.Linear(38, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y_NCL = self.conv(x)
+        z_NCK: Tensor = self.head(y_NCL - y_NCL.mean(2, keepdim=True))
+        return z_NCK
+
+
+def test_a_weight_without_any_effect_is_left_out_by_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = InputSpec(name="x", shape=(1, 3, 40))
+    power = dlzoo.export_model(Centered(), tmp_path / "net", inputs=[spec]).parity()["power"]
+    assert power["without_effect"] == ["conv.bias"]
+    assert (power["detected"], power["tried"], power["sampled_of"]) == (3, 3, 4)
 
 
 # -- several inputs and outputs ------------------------------------------------------------------
