@@ -56,15 +56,11 @@ def float32_runs(
             for key, x in inputs.items()
         }
         yield run_in_float32(module, channels_last, output_names)
-    regrouped = _regrouped(module, inputs, output_names, first)
-    if regrouped is not None:
-        yield regrouped
+    yield from _regrouped(module, inputs, output_names, first)
     if min(value.size for value in first.values()) < _FEW_ELEMENTS:
         with without_onednn():
             yield run_in_float32(module, inputs, output_names)
-            again = _regrouped(module, inputs, output_names, first)
-            if again is not None:
-                yield again
+            yield from _regrouped(module, inputs, output_names, first)
 
 
 def _regrouped(
@@ -72,13 +68,12 @@ def _regrouped(
     inputs: Mapping[str, Tensor],
     output_names: Sequence[str],
     first: Mapping[str, Array],
-) -> dict[str, Array] | None:
-    """The samples in other groups; None where the network cannot, or its outputs have no samples."""
+) -> Iterator[dict[str, Array]]:
+    """The samples in other groups, as far as the network can and its outputs have samples."""
     for run in (_run_twice_over, _run_by_sample):
         outputs = run(module, inputs, output_names)
         if outputs is not None and all(outputs[k].shape == first[k].shape for k in first):
-            return outputs
-    return None
+            yield outputs
 
 
 def _run_twice_over(
@@ -86,9 +81,9 @@ def _run_twice_over(
 ) -> dict[str, Array] | None:
     """A single sample as a batch of two copies; None for more samples, or where it cannot be.
 
-    PyTorch blocks its sums otherwise for one sample than for several, and one thread alone sums
-    as two do: torchvision's regnet_y_800mf has an error of 1.0e-5 on one sample, on one thread or
-    two, of 4.1e-5 on the same sample twice, and ONNX Runtime's is 3.8e-5.
+    PyTorch blocks its sums otherwise for one sample than for several: torchvision's regnet_y_800mf
+    has an error of 1.0e-5 on one sample, on one thread or two, of 4.1e-5 on the same sample twice,
+    and ONNX Runtime's is 3.8e-5. (One thread alone matters elsewhere: MobileNetV2 on a photo.)
     """
     if any(x.dim() == 0 or len(x) != 1 for x in inputs.values()):
         return None

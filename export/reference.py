@@ -28,8 +28,8 @@ def compute_golden_set(
 ) -> GoldenSet:
     """Answers in float64, and the noise floor of PyTorch's float32 around them.
 
-    float32 is run three ways: as it comes, in channels_last memory, and otherwise grouped: several
-    samples one at a time on one thread, a single one as a batch of two copies (where an output has few elements, the first and the last once more without
+    float32 is run a few ways: as it comes, in channels_last memory, and otherwise grouped: one
+    sample at a time on one thread, and a single one as a batch of two copies (where an output has few elements, the first and the last once more without
     oneDNN); where no output is a number the first alone, for then the places of NaN and Inf are
     what counts.
 

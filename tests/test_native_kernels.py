@@ -210,7 +210,9 @@ def test_a_carried_library_runs_when_named_and_unchanged(
     assert verified(Bundle.open(copied.path), carried) == ("pass", both)
 
     session_bundle = Bundle.open(copied.path)
-    carried.write_bytes(carried.read_bytes() + b"\0")
+    changed = carried.read_bytes() + b"\0"
+    carried.unlink()  # the process has it loaded: written in place it would crash at its end
+    carried.write_bytes(changed)
     with pytest.raises(
         dlzoo.errors.BundleError, match=r"native\.so\.1 was changed, and is not"
     ):
