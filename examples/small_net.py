@@ -9,7 +9,8 @@ class SmallNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.Mish())
+        conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.stem = nn.Sequential(conv, nn.BatchNorm2d(16), nn.Mish())
         self.down = nn.Conv2d(16, 32, 3, stride=2, padding=1)
         self.mix = nn.Conv2d(32, 32, 1)
         self.head = nn.Linear(32, 5)
