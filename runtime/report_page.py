@@ -101,13 +101,15 @@ def _sentence(manifest: Manifest, parity: Parity) -> Markup:
     )
 
 
+def _as_sentence(text: str) -> str:
+    """With a capital and a full stop, unless it starts with a name such as ``net.py:Net``."""
+    is_name = ":" in text.split(" ")[0]
+    return text if is_name else f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
 def _summary(manifest: Manifest) -> str:
     summary = str(manifest.card.get("summary") or "")
-    lines = (
-        paragraph(summary[:1].upper() + summary[1:].rstrip(".") + ".", "muted")
-        if summary
-        else ""
-    )
+    lines = paragraph(_as_sentence(summary), "muted") if summary else ""
     if manifest.weights["kind"] == "random":
         lines += paragraph(
             "The weights are random, so its answers mean nothing: the page shows that the ONNX "

@@ -145,7 +145,7 @@ class _Plot:
         return f'<line class="{kind}" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
 
     def _line_name(self, rho: float, content: str, kind: str = "") -> str:
-        """A line's name, on it where fewest marks are in the way: right, left or in the middle."""
+        """A line's name, on it where fewest marks are in the way, the right end before all others."""
         y = self.y(rho) - 6
         width = len(content) * _CHARACTER_PERCENT
 
@@ -157,7 +157,9 @@ class _Plot:
                 for mark_x, top, bottom in self.taken
             )
 
-        x, anchor = min(((99.5, "end"), (0.5, "start"), (50, "middle")), key=in_the_way)
+        places = [(99.5, "end"), (0.5, "start")]
+        places += [(float(percent), "middle") for percent in (50, 75, 25, 62, 38, 84, 16)]
+        x, anchor = min(places, key=in_the_way)
         return self._text(x, y, content, kind, anchor)
 
     def _text(
