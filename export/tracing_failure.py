@@ -24,8 +24,8 @@ def explain_failure(
     operator = _untranslated_operator(causes)
     if operator is not None:
         return ExportError(
-            f"{name} cannot be exported: the operator {operator} has no ONNX translation. Replace that "
-            "operation in the network by ones that ONNX has."
+            f"{name} cannot be exported: the operator {operator} has no ONNX translation. Give it "
+            "one with dlzoo.register_lowering, or replace that operation by ones that ONNX has."
         )
     own = _failure_without_tracing(module, example_inputs)
     if own is not None:

@@ -213,7 +213,8 @@ def test_operator_without_translation_is_named_with_its_module(export: Export) -
         export(nn.Sequential(nn.ReLU(), Decomposes()), 2, 3, 3)
     assert one_line(e) == (
         "Sequential cannot be exported: the operator aten.linalg_qr.default in module '1' has no "
-        "ONNX translation. Replace that operation in the network by ones that ONNX has."
+        "ONNX translation. Give it one with dlzoo.register_lowering, or replace that operation "
+        "by ones that ONNX has."
     )
 
 
