@@ -274,6 +274,7 @@ def _manifest(
     from dlzoo.export.bundle import Manifest
     from dlzoo.export.proved_sizes import proved_axes
     from dlzoo.runtime.divergence import declared_divergences
+    from dlzoo.runtime.installation import load_onnxruntime
 
     source, options = plan.source, plan.options
     packages = ("torch", "onnx", "onnxscript", "numpy")
@@ -299,7 +300,12 @@ def _manifest(
             for provider in providers
             for divergence in declared_divergences(graph.num_nodes_by_op, provider)
         ),
-        tools={"dlzoo": dlzoo.__version__, **{name: version(name) for name in packages}},
+        tools={
+            "dlzoo": dlzoo.__version__,
+            **{name: version(name) for name in packages},
+            # By its own word: the package is called onnxruntime or onnxruntime-gpu.
+            "onnxruntime": str(load_onnxruntime().__version__),
+        },
         weights=source.weights,
         files={},
         custom_ops=graph.custom_ops,
