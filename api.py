@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlzoo.comparison import RHO2_LIMIT, RHOMAX_LIMIT
 from dlzoo.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from dlzoo.runtime.report import Report
 
 OnText = Callable[[str], None]
-
-#: What a float32 model passes with; a card may say otherwise. Source: docs/DESIGN.md, 6.3.
-RHO2_LIMIT, RHOMAX_LIMIT = 3.0, 6.0
 
 
 def export_model(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlzoo.comparison import RHO2_LIMIT, RHOMAX_LIMIT
 from dlzoo.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def assert_onnx_parity(
     target: str = "ort-cpu",
     lowerings: Mapping[str, str] | None = None,
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
-    rho2_limit: float = 3.0,
-    rhomax_limit: float = 6.0,
+    rho2_limit: float = RHO2_LIMIT,
+    rhomax_limit: float = RHOMAX_LIMIT,
 ) -> Report:
     """Assert that a module's ONNX graph gives its answers, to float32's own noise.
 

@@ -261,6 +261,21 @@ def test_inputs_and_outputs_of_every_kind(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+def surroundings(module: TwoTowers) -> tuple[object, ...]:
+    """What an export could leave changed, apart from the weights."""
+    return (
+        [child.training for child in module.modules()],
+        [p.requires_grad for p in module.parameters()],
+        list(module.conv._forward_hooks.values()),
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+    )
+
+
 def test_a_module_comes_back_as_it_was(tmp_path: Path) -> None:
     """Modes, hooks, gradients' flags, values, and every random stream."""
     torch.manual_seed(0)
@@ -272,30 +287,9 @@ def test_a_module_comes_back_as_it_was(tmp_path: Path) -> None:
     hook: Callable[..., None] = lambda *_: seen.append("called")  # noqa: E731
     module.conv.register_forward_hook(hook)
     state = {key: value.clone() for key, value in module.state_dict().items()}
-    before = (
-        [child.training for child in module.modules()],
-        [p.requires_grad for p in module.parameters()],
-        list(module.conv._forward_hooks.values()),
-        torch.get_rng_state().tolist(),
-        random.getstate(),
-        np.random.get_state()[1].tolist(),  # noqa: NPY002
-        torch.is_grad_enabled(),
-        torch.get_default_dtype(),
-        torch.get_num_threads(),
-    )
+    before = surroundings(module)
     dlzoo.export_model(module, tmp_path / "towers", inputs=TOWERS)
-    after = (
-        [child.training for child in module.modules()],
-        [p.requires_grad for p in module.parameters()],
-        list(module.conv._forward_hooks.values()),
-        torch.get_rng_state().tolist(),
-        random.getstate(),
-        np.random.get_state()[1].tolist(),  # noqa: NPY002
-        torch.is_grad_enabled(),
-        torch.get_default_dtype(),
-        torch.get_num_threads(),
-    )
-    assert before == after
+    assert surroundings(module) == before
     assert all(torch.equal(state[key], value) for key, value in module.state_dict().items())
     assert module.words.weight.grad is not None and seen
 
