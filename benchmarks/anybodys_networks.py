@@ -26,8 +26,6 @@ from typing import Any
 
 OPSETS = (17, 20)
 SMALL_SIZE = 64
-#: Larger ones take minutes and gigabytes each and repeat what their family's small ones show.
-MAX_PARAMETERS = 100_000_000
 BARE_TOLERANCE = 1e-3
 #: Sizes of a family's members in their names, smallest first.
 SIZE_WORDS = (
@@ -72,10 +70,20 @@ def main() -> None:
         "--minutes", type=float, default=1e9, help="start none after this long"
     )
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one model")
+    parser.add_argument(
+        "--max-parameters",
+        type=float,
+        default=1e8,
+        help="larger networks are listed as not run: they take minutes and gigabytes each",
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(run_one(f"{arguments.library}:{arguments.one}")))
+        print(
+            json.dumps(
+                run_one(f"{arguments.library}:{arguments.one}", arguments.max_parameters)
+            )
+        )
         return
     run_all(arguments)
     print_table(arguments.results)
@@ -92,6 +100,7 @@ def run_all(arguments: argparse.Namespace) -> None:
             break
         command = [sys.executable, "-W", "ignore", __file__, arguments.library]
         command += ["--one", name, "--results", str(arguments.results)]
+        command += ["--max-parameters", str(arguments.max_parameters)]
         try:
             said = subprocess.run(
                 command, capture_output=True, text=True, timeout=arguments.timeout
@@ -136,13 +145,13 @@ def names_of(library: str) -> list[str]:
     return [min(members, key=smallness) for members in families.values()]
 
 
-def run_one(model: str) -> dict[str, Any]:
+def run_one(model: str, max_parameters: float) -> dict[str, Any]:
     """Export at each opset with dlzoo and bare."""
     from dlzoo.export.input_spec import InputSpec
     from dlzoo.export.model_source import SourceOptions, load_source
 
     num_parameters = parameters_of(model)
-    if num_parameters > MAX_PARAMETERS:
+    if num_parameters > max_parameters:
         reason = f"{num_parameters / 1e6:.0f} M parameters"
         return {"model": model, "runs": {"process": {"outcome": "not run", "reason": reason}}}
     source = load_source(model)
