@@ -1,0 +1,1 @@
+"""Images: what they are read from, by format, one a file."""
