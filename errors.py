@@ -11,10 +11,14 @@
     ├── ExportError                  what was asked cannot be delivered
     │   ├── OpsetError               no model in the opset asked for
     │   └── DynamicAxisError         an axis that does not hold at other sizes
+    ├── RecipeError                  a recipe with a wrong key or value
+    ├── TrainingError                a run that cannot go on; exit status 1
+    │   └── CheckpointError          a run's file that is missing, damaged or of another version
     ├── BundleError                  a folder or file that is not a sound bundle or model
     │   └── BundleExistsError        the target is not empty
     ├── StorageError                 unwritable or full disk
     ├── ImageError                   an image that cannot be read
+    ├── DataError                    a dataset that is missing, damaged or at odds with itself
     ├── ProviderError                a provider that is missing or did not take the work
     ├── NativeLibraryError           a library of kernels that cannot be built or loaded
     ├── InstallationError            a missing or clashing package
@@ -79,6 +83,22 @@ class DynamicAxisError(ExportError):
     """An axis was to be dynamic, and does not hold at other sizes."""
 
 
+class RecipeError(DlzooError):
+    """A recipe with a wrong key or value."""
+
+
+class TrainingError(DlzooError):
+    """A training run that cannot go on: a loss that is no number, or memory that is too small."""
+
+    exit_code = 1
+
+
+class CheckpointError(TrainingError):
+    """A run's file that is missing, damaged, or of another version."""
+
+    exit_code = 2
+
+
 class BundleError(DlzooError):
     """A folder or a file that is not a sound bundle or model."""
 
@@ -93,6 +113,10 @@ class StorageError(DlzooError):
 
 class ImageError(DlzooError):
     """A file that cannot be read as an image."""
+
+
+class DataError(DlzooError):
+    """A dataset that is missing, damaged, or at odds with itself."""
 
 
 class ProviderError(DlzooError):

@@ -11,13 +11,8 @@ import numpy.typing as npt
 
 from dlzoo.errors import ArgumentError, BundleError
 from dlzoo.export.bundle import Bundle, Manifest
-from dlzoo.runtime.preprocess import (
-    ImageSource,
-    ImageSpec,
-    describe_source,
-    image_array,
-    tensor_from_image,
-)
+from dlzoo.image_file import ImageSource, describe_source
+from dlzoo.runtime.preprocess import ImageSpec, image_array, tensor_from_image
 from dlzoo.runtime.session import open_session
 
 
