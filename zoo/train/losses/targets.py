@@ -1,0 +1,101 @@
+"""What a loss is told to reach: class numbers, or a float for each output.
+
+N   samples          K   classes          *   any further axes, such as height and width
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dlzoo.errors import ArgumentError
+
+
+def widened(outputs: Tensor) -> Tensor:
+    """Outputs in float32 where they come in 16 bits: a sum over 1000 classes needs more."""
+    return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
+
+
+def require_classes(outputs: Tensor, targets: Tensor, loss: str) -> None:
+    """Check that targets are classes of the outputs: int64 [N, *] or floats [N, K, *].
+
+    Raises:
+        ArgumentError: another shape or type, or a class that the outputs do not have.
+    """
+    if outputs.dim() < 2:
+        raise ArgumentError(
+            f"Loss {loss}: got outputs of shape {list(outputs.shape)}, expected [samples, "
+            "classes]; let the network end in one output for each class."
+        )
+    num_classes = outputs.shape[1]
+    if targets.is_floating_point():
+        if targets.shape != outputs.shape:
+            raise ArgumentError(
+                f"Loss {loss}: got targets of shape {list(targets.shape)} for outputs of shape "
+                f"{list(outputs.shape)}, expected equal shapes; set num_classes to the data's."
+            )
+        return
+    if targets.dtype != torch.int64 or targets.shape != outputs.shape[:1] + outputs.shape[2:]:
+        expected = [len(outputs), *outputs.shape[2:]]
+        raise ArgumentError(
+            f"Loss {loss}: got targets of type {str(targets.dtype).removeprefix('torch.')} and "
+            f"shape {list(targets.shape)}, expected int64 {expected} or floats "
+            f"{list(outputs.shape)}; correct the dataset."
+        )
+    # Reading values back from an accelerator would make it wait in every step.
+    if targets.device.type == "cpu" and targets.numel():
+        least, greatest = (int(value) for value in torch.aminmax(targets))
+        if least < 0 or greatest >= num_classes:
+            raise ArgumentError(
+                f"Loss {loss}: got class {least if least < 0 else greatest}, expected 0 to "
+                f"{num_classes - 1}; set num_classes to the data's."
+            )
+
+
+def float_targets(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
+    """Targets in the shape and type of the outputs: class numbers become 0 and 1.
+
+    Shape:
+        int64 [N, *] or floats [N, K, *] to floats [N, K, *].
+
+    Raises:
+        ArgumentError: as :func:`require_classes`.
+    """
+    require_classes(outputs, targets, loss)
+    if not targets.is_floating_point():
+        targets = functional.one_hot(targets, outputs.shape[1]).movedim(-1, 1)
+    return targets.to(outputs.dtype)
+
+
+def require_labels(outputs_ND: Tensor, targets_N: Tensor, loss: str) -> None:
+    """Check that every sample has one class: what is learned from pairs needs to know it.
+
+    Raises:
+        ArgumentError: soft or mixed labels, or other shapes.
+    """
+    if outputs_ND.dim() != 2:
+        raise ArgumentError(
+            f"Loss {loss}: got outputs of shape {list(outputs_ND.shape)}, expected [samples, "
+            "features]; flatten them."
+        )
+    if targets_N.dtype != torch.int64 or targets_N.shape != outputs_ND.shape[:1]:
+        raise ArgumentError(
+            f"Loss {loss}: got targets of type {str(targets_N.dtype).removeprefix('torch.')} and "
+            f"shape {list(targets_N.shape)}, expected one class a sample (int64 "
+            f"[{len(outputs_ND)}]); leave out mixup, cutmix and mosaic, and multi-label data."
+        )
+
+
+def require_class_weights(weights: tuple[float, ...], outputs: Tensor, loss: str) -> Tensor:
+    """One weight for each class, as a tensor like the outputs.
+
+    Raises:
+        ArgumentError: another number of them.
+    """
+    if len(weights) != outputs.shape[1]:
+        raise ArgumentError(
+            f"Loss {loss}: got {len(weights)} weights for {outputs.shape[1]} classes, expected "
+            "one for each class; correct the list."
+        )
+    return outputs.new_tensor(weights)
