@@ -14,12 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from dlzoo.errors import ArgumentError
-from dlzoo.zoo.layers.head import LogitsWithAuxiliary
 from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy, RbfMap
 from dlzoo.zoo.train.losses.distances import Huber, MeanAbsoluteError, MeanSquaredError
 from dlzoo.zoo.train.losses.embeddings import Contrastive, Triplet
 from dlzoo.zoo.train.losses.imbalance import Dice, Focal
-from dlzoo.zoo.train.losses.loss import Loss, loss_of_all_heads
+from dlzoo.zoo.train.losses.loss import Loss
 
 Array = np.ndarray[Any, Any]
 #: Outputs [N, K], targets [N, K] -> the loss, both in float64.
@@ -402,14 +401,3 @@ def test_every_name_is_chosen_by_it() -> None:
     names = "cross-entropy binary-cross-entropy mse mae huber contrastive triplet focal dice rbf-map"
     for name in names.split():
         assert TypeAdapter[Loss](Loss).validate_python({"name": name}).name == name
-
-
-def test_auxiliary_heads_count_with_their_weight() -> None:
-    x_NK, targets, _ = drawn(3, 4, 0, "classes")
-    loss = CrossEntropy()
-    heads = LogitsWithAuxiliary(x_NK, (x_NK * 2, -x_NK))
-    expected = loss(x_NK, targets) + 0.3 * (loss(x_NK * 2, targets) + loss(-x_NK, targets))
-    assert loss_of_all_heads(loss, heads, targets).item() == pytest.approx(
-        expected.item(), rel=TOLERANCE
-    )
-    assert loss_of_all_heads(loss, x_NK, targets).item() == loss(x_NK, targets).item()
