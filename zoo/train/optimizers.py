@@ -250,7 +250,7 @@ class Rprop(_Optimizer):
     torch_class = torch.optim.Rprop
     name: Literal["rprop"] = "rprop"
     lr: Positive = 1e-2
-    weight_decay: Literal[0.0] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=0)] = 0.0
     etas: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=1)]] = (
         0.5,
         1.2,

@@ -83,7 +83,7 @@ class Step(_Schedule):
     """Factor from one level to the next."""
 
     def _factor(self, t: float, duration: float) -> float:
-        return self.gamma ** math.floor(t / self.step_epochs)
+        return float(self.gamma ** math.floor(t / self.step_epochs))
 
 
 class MultiStep(_Schedule):
@@ -109,7 +109,8 @@ class MultiStep(_Schedule):
 
     def _factor(self, t: float, duration: float) -> float:
         # Within a warm-up, t is 0: only what lies in it has been passed at its end.
-        return self.gamma ** sum(m <= t + self.warmup_epochs for m in self.milestones)
+        num_passed = sum(m <= t + self.warmup_epochs for m in self.milestones)
+        return float(self.gamma**num_passed)
 
 
 class Exponential(_Schedule):
