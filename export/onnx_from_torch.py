@@ -11,6 +11,7 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import dlzoo
 from dlzoo.errors import ArgumentError, ExportError, OpsetError
@@ -191,18 +192,21 @@ def trace_and_translate(
         for name in (kwargs or example_inputs)
     }
     try:
-        program = torch.onnx.export(
-            module,
-            args,
-            kwargs=kwargs,
-            dynamo=True,
-            input_names=list(kwargs or example_inputs),
-            output_names=list(output_names),
-            opset_version=max(opset, LOWEST_NATIVE_OPSET),
-            dynamic_shapes=shapes if kwargs else tuple(shapes.values()),
-            custom_translation_table=plan.translation_table(),
-            verbose=False,
-        )
+        # As matrix products and softmax: the fused attention of a CPU is decomposed with strides
+        # that a masked network's next reshape does not fit, and each device has another.
+        with sdpa_kernel(SDPBackend.MATH):
+            program = torch.onnx.export(
+                module,
+                args,
+                kwargs=kwargs,
+                dynamo=True,
+                input_names=list(kwargs or example_inputs),
+                output_names=list(output_names),
+                opset_version=max(opset, LOWEST_NATIVE_OPSET),
+                dynamic_shapes=shapes if kwargs else tuple(shapes.values()),
+                custom_translation_table=plan.translation_table(),
+                verbose=False,
+            )
     except Exception as error:
         if plan.error is not None:
             raise plan.error from None

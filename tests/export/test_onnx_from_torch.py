@@ -357,6 +357,29 @@ def test_attention_exports_without_the_fused_kernel(export: Export, tmp_path: Pa
     assert np.abs(y - expected).max() < SMALL_ERROR
 
 
+class MaskedAttention(nn.Module):
+    """As timm's relative positions do: a bias for each pair, then heads side by side again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+        self.bias = nn.Parameter(torch.randn(1, 2, 5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).reshape(-1, 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+        return y.transpose(1, 2).reshape(-1, 5, 8)
+
+
+def test_attention_with_a_bias_exports(export: Export, tmp_path: Path) -> None:
+    # torch.onnx alone: "Failed to decompose the FX graph", the fused kernel's strides.
+    network = MaskedAttention().eval()
+    graph = export(network, 2, 5, 8)
+    x = torch.randn(3, 5, 8)
+    (y,) = run_graph(graph, tmp_path, x=x)
+    assert np.abs(y - network(x).detach().numpy()).max() < SMALL_ERROR
+
+
 @pytest.mark.parametrize("opset", [10, 26, 20.5, True])
 def test_opset_that_does_not_exist_is_refused(export: Export, opset: object) -> None:
     with pytest.raises(OpsetError) as e:
