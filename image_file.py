@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -111,12 +113,8 @@ def open_image(source: ImageSource, color: Color, *, name: str | None = None) ->
         return Image.fromarray(source if color == "RGB" else source[:, :, 0])
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with warnings.catch_warnings():
-            # Others tell of odd metadata; the pixels are sound or an error is raised.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                return _convert(ImageOps.exif_transpose(image), color)
+        with decoder_warnings(), Image.open(file) as image:
+            return _convert(ImageOps.exif_transpose(image), color)
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist. Give the path of an image file.") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -139,6 +137,19 @@ def open_image(source: ImageSource, color: Color, *, name: str | None = None) ->
         ) from None
 
 
+@contextmanager
+def decoder_warnings() -> Iterator[None]:
+    """Pillow's warnings of too many pixels are errors, its other ones are not shown.
+
+    Those tell of odd metadata; the pixels are sound or an error is raised. The filters are the
+    whole process's: hold this around threads that call :func:`open_image`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def resize_and_crop(
     image: Image.Image, geometry: Geometry, name: str
 ) -> npt.NDArray[np.uint8]:
@@ -152,6 +163,18 @@ def resize_and_crop(
     Raises:
         ImageError: the image is so long and narrow that it would be huge when resized.
     """
+    height, width = check_resizing(image, geometry, name)
+    return center_crop(
+        resize(image, height, width, geometry.interpolation), geometry.crop_size
+    )
+
+
+def check_resizing(image: Image.Image, geometry: Geometry, name: str) -> tuple[int, int]:
+    """Height and width of the image after resizing.
+
+    Raises:
+        ImageError: the image is so long and narrow that it would be huge when resized.
+    """
     height, width = geometry.resized_size(image.height, image.width)
     largest = max(image.height, height) * width
     if Image.MAX_IMAGE_PIXELS is not None and largest > Image.MAX_IMAGE_PIXELS:
@@ -159,9 +182,25 @@ def resize_and_crop(
             f"{name} is {image.width} x {image.height} pixels, too long and "
             f"narrow to be resized to {width} x {height}. Cut out the part that matters."
         )
-    return center_crop(
-        resize(image, height, width, geometry.interpolation), geometry.crop_size
-    )
+    return height, width
+
+
+def resize_window(
+    image: Image.Image, window: tuple[int, int, int, int], geometry: Geometry
+) -> npt.NDArray[np.uint8]:
+    """A part of an image as the pixels that a network takes, uint8 [h, w, C].
+
+    Args:
+        image: an image in the geometry's color.
+        window: top, left, height, width of the part, which lies inside the image.
+        geometry: the sizes; the part is resized to ``crop_size``, whatever its aspect ratio.
+    """
+    top, left, height, width = window
+    assert 0 <= top < top + height <= image.height, window
+    assert 0 <= left < left + width <= image.width, window
+    part = image.crop((left, top, left + width, top + height))
+    part = resize(part, *geometry.crop_size, geometry.interpolation)
+    return np.asarray(part, dtype=np.uint8).reshape(*geometry.crop_size, -1)
 
 
 def resize(image: Image.Image, height: int, width: int, interpolation: str) -> Image.Image:
@@ -173,6 +212,27 @@ def resize(image: Image.Image, height: int, width: int, interpolation: str) -> I
     """
     resample = FILTERS[interpolation]
     return image.resize((width, image.height), resample).resize((width, height), resample)
+
+
+def resize_many(
+    images_NHWC: npt.NDArray[np.uint8], height: int, width: int, interpolation: str
+) -> npt.NDArray[np.uint8]:
+    """:func:`resize` of many images of one size, bit for bit, uint8 [N, height, width, C].
+
+    A row's pixels depend on that row alone, so all images are resized as one tall image; then,
+    column by column, as one wide image.
+    """
+    num_images, old_height, old_width, num_channels = images_NHWC.shape
+    channels = (num_channels,) if num_channels > 1 else ()
+    resample = FILTERS[interpolation]
+    tall = Image.fromarray(images_NHWC.reshape(num_images * old_height, old_width, *channels))
+    tall = tall.resize((width, tall.height), resample)
+    pixels_NHwC = np.asarray(tall).reshape(num_images, old_height, width, num_channels)
+    rows_HNwC = np.ascontiguousarray(pixels_NHwC.swapaxes(0, 1))
+    wide = Image.fromarray(rows_HNwC.reshape(old_height, num_images * width, *channels))
+    wide = wide.resize((wide.width, height), resample)
+    pixels_hNwC = np.asarray(wide).reshape(height, num_images, width, num_channels)
+    return np.ascontiguousarray(pixels_hNwC.swapaxes(0, 1))
 
 
 def center_crop(image: Image.Image, crop_size: tuple[int, int]) -> npt.NDArray[np.uint8]:

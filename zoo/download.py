@@ -35,12 +35,21 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def weights_folder() -> Path:
     """Where published weights are kept: ``$DLZOO_HOME/weights``, or the platform's cache."""
+    return _home() / "weights"
+
+
+def data_folder() -> Path:
+    """Where published data sets are kept: ``$DLZOO_HOME/data``, or the platform's cache."""
+    return _home() / "data"
+
+
+def _home() -> Path:
     home = os.environ.get("DLZOO_HOME")
     if home:
-        return Path(home).expanduser() / "weights"
+        return Path(home).expanduser()
     from platformdirs import user_cache_path
 
-    return user_cache_path("dlzoo") / "weights"
+    return user_cache_path("dlzoo")
 
 
 def file_name(url: str) -> str:
@@ -59,6 +68,7 @@ def download(
     target: Path,
     *,
     sha256: str,
+    instead: str | None = None,
     progress: Progress | None = None,
     retry_seconds: tuple[float, ...] = RETRY_SECONDS,
     timeout_seconds: float = TIMEOUT_SECONDS,
@@ -74,6 +84,7 @@ def download(
         url: http or https.
         target: the final path.
         sha256: the file's digest in hex, or the start of it.
+        instead: what else a user can do, for messages; else to pass the file with ``--weights``.
         progress: called with (bytes so far, bytes in all); the latter is 0 where unknown.
         retry_seconds: waits before each further try.
         timeout_seconds: how long the server may be silent.
@@ -95,7 +106,10 @@ def download(
                 target.unlink()
             # A first part may stem from a file that has changed since: then all of it, once.
             for is_last_try in (not _size(part), True):
-                _fetch(url, target, part, report, retry_seconds, timeout_seconds)
+                try:
+                    _fetch(url, part, report, retry_seconds, timeout_seconds)
+                except _UnreachableError as failure:
+                    raise _cannot_download(url, target, str(failure), instead) from None
                 got = sha256_of_file(part)
                 if got.startswith(sha256):
                     part.replace(target)
@@ -106,14 +120,17 @@ def download(
                     break
     raise DownloadError(
         f"{file_name(url)} from {urlsplit(url).hostname}: got {num_bytes:,} bytes of sha256 "
-        f"{got[: len(sha256)]}…, expected {sha256}…; what came is deleted. Try again, or pass a "
-        "file that you trust with --weights FILE."
+        f"{got[: len(sha256)]}…, expected {sha256}…; what came is deleted. Try again, or "
+        f"{instead or 'pass a file that you trust with --weights FILE'}."
     )
+
+
+class _UnreachableError(Exception):
+    """Why a file cannot be fetched."""
 
 
 def _fetch(
     url: str,
-    target: Path,
     part: Path,
     report: Progress,
     retry_seconds: tuple[float, ...],
@@ -131,7 +148,7 @@ def _fetch(
             error.close()
             reason = f"the server answered {error.code} {error.reason}"
             if error.code not in PASSING_STATUS:
-                raise _cannot_download(url, target, reason) from None
+                raise _UnreachableError(reason) from None
         except urllib.error.URLError as error:
             reason = str(error.reason)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
@@ -140,7 +157,7 @@ def _fetch(
             waits = iter(retry_seconds)
         wait = next(waits, None)
         if wait is None:
-            raise _cannot_download(url, target, reason)
+            raise _UnreachableError(reason)
         time.sleep(wait)
 
 
@@ -204,11 +221,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _cannot_download(url: str, target: Path, reason: str) -> DownloadError:
+def _cannot_download(
+    url: str, target: Path, reason: str, instead: str | None
+) -> DownloadError:
     name = file_name(url)
     return DownloadError(
         f"Cannot fetch {name} from {urlsplit(url).hostname}: {reason}. Try again when the network "
-        f"is there, or get {url} elsewhere and pass --weights {name}, or put it at {target}."
+        f"is there, or get {url} elsewhere and {instead or f'pass --weights {name}'}, "
+        f"or put it at {target}."
     )
 
 
