@@ -50,7 +50,7 @@ class Whitening(nn.Module):
 
     **Shape**: [N, C, H, W] with C * H * W = D, to the same.
 
-    **ONNX**: Reshape, Sub, MatMul, Reshape.
+    **ONNX**: Reshape, Sub, Gemm, Reshape.
     """
 
     offset: Tensor
