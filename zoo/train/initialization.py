@@ -214,7 +214,7 @@ def _scale_affine(
     """Scale a layer by its output ``y`` and return what it gives from now on."""
     mean_C, std_C = _channel_statistics(y, channel_axis)
     mean_square = np.mean(std_C**2 + (mean_C**2 if bias is None else 0.0))
-    scale = float(_rounded(std / np.sqrt(mean_square))) if mean_square > 0 else 1.0
+    scale = float(rounded(std / np.sqrt(mean_square))) if mean_square > 0 else 1.0
     weight.mul_(scale)
     if bias is None:
         return y * scale
@@ -233,14 +233,14 @@ def _remove_response_to_mean(conv: _ConvNd, x: Tensor) -> None:
     through 50 group normalizations it would drown what they differ in.
     """
     mean_I, _ = _channel_statistics(x, 1)
-    mean_GI = torch.from_numpy(_rounded(mean_I)).view(conv.groups, -1)
+    mean_GI = torch.from_numpy(rounded(mean_I)).view(conv.groups, -1)
     square_G = mean_GI.square().sum(dim=1)
     for weight_OIK, mean_C, square in zip(
         conv.weight.flatten(2).chunk(conv.groups), mean_GI, square_G, strict=True
     ):
         if square > 0:
             response_O = torch.einsum("oik,i->o", weight_OIK.double(), mean_C)
-            share_O = _rounded((response_O / square / weight_OIK.shape[2]).numpy())
+            share_O = rounded((response_O / square / weight_OIK.shape[2]).numpy())
             weight_OIK -= torch.outer(torch.from_numpy(share_O), mean_C)[:, :, None].float()
 
 
@@ -262,7 +262,7 @@ def _set_running_statistics(norm: _BatchNorm, x: Tensor) -> None:
     least = float(np.mean(variance_C)) * MIN_VARIANCE_SHARE
     variance_C = np.maximum(variance_C, least) if least > 0 else np.ones_like(variance_C)
     norm.running_mean.copy_(torch.from_numpy(_rounded_mean(mean_C, std_C)).float())
-    norm.running_var.copy_(torch.from_numpy(_rounded(variance_C)).float())
+    norm.running_var.copy_(torch.from_numpy(rounded(variance_C)).float())
 
 
 def _channel_statistics(x: Tensor, channel_axis: int) -> tuple[FloatArray, FloatArray]:
@@ -271,11 +271,11 @@ def _channel_statistics(x: Tensor, channel_axis: int) -> tuple[FloatArray, Float
     return mean_C.numpy(), variance_C.sqrt().numpy()
 
 
-def _rounded(values: FloatArray) -> FloatArray:
+def rounded(values: FloatArray) -> FloatArray:
     """The nearest number of ``NUM_BITS`` significant bits."""
     mantissa, exponent = np.frexp(values)
-    rounded: FloatArray = np.ldexp(np.rint(np.ldexp(mantissa, NUM_BITS)), exponent - NUM_BITS)
-    return rounded
+    nearest: FloatArray = np.ldexp(np.rint(np.ldexp(mantissa, NUM_BITS)), exponent - NUM_BITS)
+    return nearest
 
 
 def _rounded_mean(mean_C: FloatArray, std_C: FloatArray) -> FloatArray:

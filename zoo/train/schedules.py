@@ -121,7 +121,7 @@ class Exponential(_Schedule):
     """Factor of one epoch."""
 
     def _factor(self, t: float, duration: float) -> float:
-        return self.gamma**t
+        return float(self.gamma**t)
 
 
 class Cosine(_Schedule):

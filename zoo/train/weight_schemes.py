@@ -1,0 +1,326 @@
+"""How weights are drawn before training: by name, as a recipe says it.
+
+Draws are the same for any number of threads and on any processor (a normal one may differ in the
+last bit where the mathematical library does). Each weight has a stream of its own: what it gets
+does not depend on the rest of the network.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dlzoo.errors import ArgumentError
+from dlzoo.zoo.settings import Settings
+from dlzoo.zoo.train.draws import PortableBits
+from dlzoo.zoo.train.kernels import Kernel, find_biases, find_kernels
+from dlzoo.zoo.train.layer_sequential import set_unit_variance
+from dlzoo.zoo.train.parameter_groups import NORM_LAYERS
+
+Positive = Annotated[float, Field(gt=0)]
+Nonlinearity = Literal["linear", "relu", "leaky-relu", "tanh", "sigmoid", "selu"]
+Distribution = Literal["uniform", "normal", "truncated-normal"]
+#: 5/3 for tanh is LeCun et al. 1998's (its scaled tanh), 3/4 for SELU PyTorch's.
+GAINS = {"linear": 1.0, "relu": math.sqrt(2), "tanh": 5 / 3, "sigmoid": 1.0, "selu": 0.75}
+#: Standard deviations beyond which a truncated normal is drawn anew.
+CUT = 2.0
+
+
+class _Scheme(Settings):
+    bias: float = 0.0
+    """What all biases begin with."""
+
+    def apply(self, module: nn.Module, data: Tensor | None = None, seed: int = 0) -> list[str]:
+        """Draw all kernels, set biases, and norms to 1 and 0.
+
+        Args:
+            module: on the CPU; changed in place.
+            data: a batch of inputs, for a scheme that looks at what layers give.
+            seed: picks the draws.
+
+        Returns:
+            Names of the parameters that are as the network's builder drew them: those that are
+            none of these, such as a class token or a layer scale.
+
+        Raises:
+            ArgumentError: the scheme needs data and has none, or cannot use them.
+        """
+        kernels, biases = find_kernels(module), find_biases(module)
+        done = {kernel.parameter for kernel in kernels} | set(biases)
+        with torch.no_grad():
+            for kernel in kernels:
+                self._draw(kernel, seed)
+            for bias in biases.values():
+                bias.fill_(self.bias)
+        for name, part in module.named_modules():
+            if isinstance(part, NORM_LAYERS):
+                part.reset_parameters()  # type: ignore[operator]
+                own = part.named_parameters(name, recurse=False)
+                done.update(parameter_name for parameter_name, _ in own)
+        return [name for name, _ in module.named_parameters() if name not in done]
+
+    def _draw(self, kernel: Kernel, seed: int) -> None:
+        raise NotImplementedError
+
+
+class DefaultScheme(Settings):
+    """The network's own scheme, as its paper says: what its builder drew."""
+
+    name: Literal["default"] = "default"
+
+    def apply(self, module: nn.Module, data: Tensor | None = None, seed: int = 0) -> list[str]:
+        """Change nothing; the names of all parameters."""
+        return [name for name, _ in module.named_parameters()]
+
+
+class UniformScheme(_Scheme):
+    """Uniform on ``[-bound, bound]``, whatever the layer."""
+
+    name: Literal["uniform"] = "uniform"
+    bound: Positive = 0.05
+
+    def _draw(self, kernel: Kernel, seed: int) -> None:
+        _fill(kernel, "uniform", self.bound / math.sqrt(3), seed)
+
+
+class NormalScheme(_Scheme):
+    """Normal of mean 0, whatever the layer.
+
+    Source:
+        Krizhevsky, Sutskever & Hinton 2012, "ImageNet classification with deep convolutional
+        neural networks", section 5: standard deviation 0.01.
+    """
+
+    name: Literal["normal"] = "normal"
+    std: Positive = 0.01
+
+    def _draw(self, kernel: Kernel, seed: int) -> None:
+        _fill(kernel, "normal", self.std, seed)
+
+
+class TruncatedNormalScheme(_Scheme):
+    """Normal of mean 0, drawn anew where it lies more than 2 standard deviations from it.
+
+    ``std`` is that of the normal distribution; what remains of it has 0.88 times that.
+
+    Source:
+        Dosovitskiy et al. 2021 and Liu et al. 2022 start so, with 0.02.
+    """
+
+    name: Literal["truncated-normal"] = "truncated-normal"
+    std: Positive = 0.02
+
+    def _draw(self, kernel: Kernel, seed: int) -> None:
+        _fill(kernel, "truncated-normal", self.std, seed)
+
+
+class _LeCun(_Scheme):
+    """Outputs as large as inputs: ``variance = gain^2 / fan_in``.
+
+    Source:
+        LeCun, Bottou, Orr & Müller 1998, "Efficient BackProp", equation 16.
+    """
+
+    gain: Positive = 1.0
+    distribution: ClassVar[Distribution]
+
+    def _draw(self, kernel: Kernel, seed: int) -> None:
+        _fill(kernel, self.distribution, self.gain / math.sqrt(kernel.fan_in), seed)
+
+
+class LeCunNormal(_LeCun):
+    """Normal, of LeCun's variance: ``gain^2 / fan_in``."""
+
+    name: Literal["lecun-normal"] = "lecun-normal"
+    distribution = "normal"
+
+
+class LeCunUniform(_LeCun):
+    """Uniform, of LeCun's variance: ``gain^2 / fan_in``."""
+
+    name: Literal["lecun-uniform"] = "lecun-uniform"
+    distribution = "uniform"
+
+
+class _Xavier(_Scheme):
+    """Outputs and gradients as large as they came: ``variance = 2 gain^2 / (fan_in + fan_out)``.
+
+    Source:
+        Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural
+        networks", equation 16.
+    """
+
+    gain: Positive = 1.0
+    distribution: ClassVar[Distribution]
+
+    def _draw(self, kernel: Kernel, seed: int) -> None:
+        std = self.gain * math.sqrt(2 / (kernel.fan_in + kernel.fan_out))
+        _fill(kernel, self.distribution, std, seed)
+
+
+class XavierNormal(_Xavier):
+    """Normal, of Glorot's variance: ``2 gain^2 / (fan_in + fan_out)``."""
+
+    name: Literal["xavier-normal"] = "xavier-normal"
+    distribution = "normal"
+
+
+class XavierUniform(_Xavier):
+    """Uniform, of Glorot's variance: ``2 gain^2 / (fan_in + fan_out)``."""
+
+    name: Literal["xavier-uniform"] = "xavier-uniform"
+    distribution = "uniform"
+
+
+class _Kaiming(_Scheme):
+    """Makes up for what an activation takes away: ``variance = gain^2 / fan``.
+
+    The gain is sqrt(2) for ReLU, ``sqrt(2 / (1 + slope^2))`` for leaky ReLU, 5/3 for tanh, 3/4
+    for SELU and 1 for the rest.
+
+    Source:
+        He et al. 2015, "Delving deep into rectifiers", equations 10, 14 and 15.
+    """
+
+    nonlinearity: Nonlinearity = "relu"
+    negative_slope: float = Field(default=0.01, ge=0)
+    """Of leaky ReLU."""
+    fan: Literal["in", "out"] = "in"
+    """Keep the size of values on the way forward, or of gradients on the way back."""
+    distribution: ClassVar[Distribution]
+
+    def _draw(self, kernel: Kernel, seed: int) -> None:
+        fan = kernel.fan_in if self.fan == "in" else kernel.fan_out
+        if self.nonlinearity == "leaky-relu":
+            gain = math.sqrt(2 / (1 + self.negative_slope**2))
+        else:
+            gain = GAINS[self.nonlinearity]
+        _fill(kernel, self.distribution, gain / math.sqrt(fan), seed)
+
+
+class KaimingNormal(_Kaiming):
+    """Normal, of He's variance: ``gain^2 / fan``."""
+
+    name: Literal["kaiming-normal"] = "kaiming-normal"
+    distribution = "normal"
+
+
+class KaimingUniform(_Kaiming):
+    """Uniform, of He's variance: ``gain^2 / fan``."""
+
+    name: Literal["kaiming-uniform"] = "kaiming-uniform"
+    distribution = "uniform"
+
+
+class Orthogonal(_Scheme):
+    """Rows, or columns where there are fewer, at right angles and of length ``gain``.
+
+    ``W W^T = gain^2 I``, a kernel taken as [outputs, inputs x places], group by group
+
+    Source:
+        Saxe, McClelland & Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning
+        in deep linear neural networks", section 3.
+    """
+
+    name: Literal["orthogonal"] = "orthogonal"
+    gain: Positive = 1.0
+
+    def _draw(self, kernel: Kernel, seed: int) -> None:
+        _fill_orthogonal(kernel, self.gain, seed)
+
+
+class LayerSequentialUnitVariance(_Scheme):
+    """Orthogonal kernels, each scaled so that its layer's outputs have variance 1 on real data.
+
+    Source:
+        Mishkin & Matas 2016, "All you need is a good init", algorithm 1.
+    """
+
+    name: Literal["lsuv"] = "lsuv"
+
+    def apply(self, module: nn.Module, data: Tensor | None = None, seed: int = 0) -> list[str]:
+        """Draw, then scale layer by layer by what a batch makes of them."""
+        if data is None or len(data) < 2:
+            got = "no batch" if data is None else f"a batch of {len(data)}"
+            raise ArgumentError(
+                f"Initialization lsuv: got {got}, expected 2 inputs or more to measure variances "
+                "on; pass a batch of training data."
+            )
+        left = super().apply(module, data, seed)
+        set_unit_variance(module, data)
+        return left
+
+    def _draw(self, kernel: Kernel, seed: int) -> None:
+        _fill_orthogonal(kernel, 1.0, seed)
+
+
+Initialization = Annotated[
+    DefaultScheme
+    | UniformScheme
+    | NormalScheme
+    | TruncatedNormalScheme
+    | LeCunNormal
+    | LeCunUniform
+    | XavierNormal
+    | XavierUniform
+    | KaimingNormal
+    | KaimingUniform
+    | Orthogonal
+    | LayerSequentialUnitVariance,
+    Field(discriminator="name"),
+]
+
+
+# -- draws -----------------------------------------------------------------------------------------
+
+
+def _fill(kernel: Kernel, distribution: Distribution, std: float, seed: int) -> None:
+    shape = kernel.values.shape
+    if distribution == "uniform":
+        kernel.values.copy_(PortableBits(*_stream(kernel, seed)).uniform(shape, std=std))
+        return
+    values = _normal(kernel, seed, cut=CUT if distribution == "truncated-normal" else None)
+    kernel.values.copy_(torch.from_numpy(values * std).reshape(shape))
+
+
+def _stream(kernel: Kernel, seed: int) -> tuple[int, int, int]:
+    return seed, zlib.crc32(kernel.parameter.encode()), kernel.part
+
+
+def _normal(kernel: Kernel, seed: int, cut: float | None = None) -> npt.NDArray[np.float64]:
+    sequence = np.random.SeedSequence(_stream(kernel, seed))
+    generator = np.random.Generator(np.random.PCG64(sequence))
+    values = generator.standard_normal(kernel.values.numel())
+    if cut is not None:
+        while len(outside := np.flatnonzero(np.abs(values) > cut)):
+            values[outside] = generator.standard_normal(len(outside))
+    return values
+
+
+def _fill_orthogonal(kernel: Kernel, gain: float, seed: int) -> None:
+    drawn = torch.from_numpy(_normal(kernel, seed))
+    if kernel.values.dim() < 2:
+        # One coefficient for all inputs of an output: a row of equal numbers, of this length.
+        values = drawn.sign() * (gain / math.sqrt(kernel.fan_in))
+        kernel.values.copy_(values.reshape(kernel.values.shape))
+        return
+    matrix_OI = drawn.reshape(kernel.values.shape[0], -1)
+    is_wide = matrix_OI.shape[0] < matrix_OI.shape[1]
+    # How the work is split among threads shows in the last bits.
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        q, r = torch.linalg.qr(matrix_OI.mT if is_wide else matrix_OI)
+    finally:
+        torch.set_num_threads(num_threads)
+    # Else the signs would not be drawn evenly. Source: Mezzadri 2007, "How to generate random
+    # matrices from the classical compact groups", section 5.
+    q = q * r.diagonal().sign()
+    kernel.values.copy_((gain * (q.mT if is_wide else q)).reshape(kernel.values.shape))
