@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PACKAGE := zoo export runtime cli __init__.py __main__.py api.py comparison.py errors.py image_file.py layer_proof.py network_base.py \
-	proof.py pytest_plugin.py testing.py py.typed
+	proof.py pytest_plugin.py testing.py training.py evaluation.py py.typed
 
 .PHONY: dev demo native check test test-slow test-gpu wheel test-wheel bench clean
 

@@ -14,6 +14,7 @@
     ├── RecipeError                  a recipe with a wrong key or value
     ├── TrainingError                a run that cannot go on; exit status 1
     │   └── CheckpointError          a run's file that is missing, damaged or of another version
+    ├── InterruptedRunError          a run that Ctrl-C stopped; exit status 130
     ├── BundleError                  a folder or file that is not a sound bundle or model
     │   └── BundleExistsError        the target is not empty
     ├── StorageError                 unwritable or full disk
@@ -97,6 +98,12 @@ class CheckpointError(TrainingError):
     """A run's file that is missing, damaged, or of another version."""
 
     exit_code = 2
+
+
+class InterruptedRunError(DlzooError):
+    """A training run that Ctrl-C stopped: it can go on."""
+
+    exit_code = 130
 
 
 class BundleError(DlzooError):

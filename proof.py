@@ -221,6 +221,8 @@ def _folder_name(model: str | nn.Module, name: str | None) -> str:
         return name
     if not isinstance(model, str):
         return type(model).__name__.lower()
+    if (Path(model) / "recipe.toml").is_file():
+        return f"{model}/bundle"  # of a training run
     return Path(model).stem if model.endswith(".pt2") else model.rpartition(":")[2]
 
 

@@ -15,12 +15,16 @@ def export(
         str,
         typer.Argument(
             help='A name from "dlzoo models", package.module:FACTORY or file.py:FACTORY (runs '
-            "that code), a .pt2 file, timm:NAME or torchvision:NAME."
+            "that code), a .pt2 file, timm:NAME, torchvision:NAME, or the folder of a training run."
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The bundle's folder; ./NAME if absent."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="The bundle's folder; ./NAME if absent, RUN/bundle of a training run.",
+        ),
     ] = None,
     weights: Annotated[
         str,

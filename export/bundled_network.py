@@ -30,7 +30,7 @@ def load_bundled_network(
     if isinstance(model, nn.Module):
         return wrap_as_bundled(manifest, model)
     sizes = {symbol: axis.proved[-1] for symbol, axis in manifest.dynamic_axes.items()}
-    is_of_zoo = not any(mark in model for mark in ":.")
+    is_of_zoo = not any(mark in model for mark in ":./")
     options = SourceOptions(
         weights=weights,
         seed=seed,

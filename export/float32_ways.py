@@ -56,7 +56,7 @@ def float32_runs(
             else x
             for key, x in inputs.items()
         }
-        with _MeansAsProducts():
+        with _MeansAsProducts():  # type: ignore[no-untyped-call]
             yield run_in_float32(module, channels_last, output_names)
     yield from _regrouped(module, inputs, output_names, first)
     if min(value.size for value in first.values()) < _FEW_ELEMENTS:

@@ -72,7 +72,8 @@ def load_source(model: str | nn.Module, options: SourceOptions | None = None) ->
 
     Args:
         model: a module; a name of the zoo; ``package.module:factory`` or ``file.py:factory``
-            (runs that code); the path of a ``.pt2`` file; ``timm:NAME`` or ``torchvision:NAME``.
+            (runs that code); the path of a ``.pt2`` file; ``timm:NAME`` or ``torchvision:NAME``;
+            the folder of a training run.
         options: what goes with it.
 
     Raises:
@@ -92,6 +93,10 @@ def _load(model: str | nn.Module, options: SourceOptions) -> ModelSource:
 
         return source_from_module(model, options)
     prefix, colon, rest = model.rpartition(":")
+    if (Path(model) / "recipe.toml").is_file():
+        from dlzoo.export.sources.run import source_from_run
+
+        return source_from_run(Path(model), options)
     if model.endswith(".pt2"):
         from dlzoo.export.sources.program import source_from_program
 

@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOT_MODULES = {
     *("__init__.py", "__main__.py", "api.py", "comparison.py", "errors.py", "image_file.py"),
-    *("layer_proof.py", "network_base.py", "proof.py", "pytest_plugin.py", "testing.py"),
+    *("evaluation.py", "layer_proof.py", "network_base.py", "proof.py", "pytest_plugin.py"),
+    *("testing.py", "training.py"),
 }
 FOLDERS = ("zoo", "export", "runtime", "cli")
 

@@ -1,0 +1,105 @@
+"""What a person sees of training: a line an epoch on stdout, live progress on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from dlzoo.cli.console import print_lines
+
+if TYPE_CHECKING:
+    from dlzoo.training import Run
+    from dlzoo.zoo.train.trainer import EpochReport, StepReport
+
+_HEADER = "  epoch   train loss     top-1   validation loss     top-1   images/s     time"
+
+
+class TrainingDisplay:
+    """Shows where a run is; live only where stderr is a terminal."""
+
+    def __init__(self, progress: Progress | None, *, quiet: bool) -> None:
+        self._progress = progress
+        self._quiet = quiet
+        self._has_header = False
+        self._task = progress.add_task("start", total=None) if progress else None
+
+    def show(self, text: str) -> None:
+        """Name what runs now."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=text, total=None, completed=0)
+
+    def show_bytes(self, done: int, total: int) -> None:
+        """Show how much of a download has arrived, or of the images is checked."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total)
+
+    def report(self, report: StepReport | EpochReport) -> None:
+        """Show a step, or print an epoch's line."""
+        from dlzoo.zoo.train.trainer import StepReport
+
+        if isinstance(report, StepReport):
+            if self._progress is not None and self._task is not None:
+                text = (
+                    f"epoch {report.epoch}/{report.num_epochs}  loss {report.loss:.4f}  "
+                    f"{report.top1_percent:.1f} %  {report.images_per_second:,.0f} images/s  "
+                    f"{_clock(report.seconds_left)} left"
+                )
+                self._progress.update(
+                    self._task,
+                    description=text,
+                    completed=report.batch,
+                    total=report.num_batches,
+                )
+        elif not self._quiet:
+            if not self._has_header:
+                print(_HEADER, flush=True)
+                self._has_header = True
+            print(_epoch_line(report), flush=True)
+
+
+def _epoch_line(report: EpochReport) -> str:
+    row = report.row
+    epoch = f"{row['epoch']}/{report.num_epochs}"
+    has_validation = row.get("validation_loss") is not None
+    loss = f"{row['validation_loss']:.4f}" if has_validation else "-"
+    top1 = f"{row['validation_top1_percent']:.2f} %" if has_validation else "-"
+    return (
+        f"{epoch:>7}   {row['train_loss']:>10.4f}   {row['train_top1_percent']:>5.2f} %   "
+        f"{loss:>15}   {top1:>7}   {row['images_per_second']:>8,.0f}   {_clock(row['seconds']):>6}"
+        f"{' *' if report.is_best and has_validation else ''}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def print_run(run: Run) -> None:
+    """The end of a run: how good it is, and what to do with it."""
+    if run.test is not None:
+        print_lines(
+            [
+                "",
+                f"Test: {run.test['top1_percent']:.2f} % of {run.test['num_images']:,} images right, "
+                f"loss {run.test['loss']:.4f} (weights of epoch {run.best_epoch}).",
+            ]
+        )
+    print_lines([f"Run: {run.folder}", f"Export it: dlzoo export {run.folder}"])
+
+
+@contextmanager
+def training_display(*, quiet: bool = False) -> Iterator[TrainingDisplay]:
+    """Show a run while the block runs."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield TrainingDisplay(None, quiet=quiet)
+        return
+    columns = (BarColumn(bar_width=12), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield TrainingDisplay(progress, quiet=quiet)

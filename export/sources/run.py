@@ -1,0 +1,91 @@
+"""A training run: its network with the weights it chose, its classes, its preprocessing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dlzoo.errors import CheckpointError
+from dlzoo.export.input_spec import InputSpec
+from dlzoo.export.model_source import ModelSource, SourceOptions, refuse_options
+from dlzoo.export.sources.architecture import build_architecture
+
+
+def source_from_run(folder: Path, options: SourceOptions) -> ModelSource:
+    """Rebuild what a run trained.
+
+    What normalizes images beyond a mean and a standard deviation (whitening, each image by
+    itself) becomes the first layer of the graph; the rest is the bundle's preprocessing.
+
+    Raises:
+        CheckpointError: the run has no weights yet, or they are damaged.
+        RecipeError: its recipe was changed for the worse.
+    """
+    from dlzoo.zoo.registry import Preprocessing
+    from dlzoo.zoo.state_dict import copy_state_dict, require_finite_weights
+    from dlzoo.zoo.train.run_folder import BEST, RunFolder
+    from dlzoo.zoo.train.trained_network import (
+        best_weights,
+        load_normalization,
+        with_normalization,
+    )
+    from dlzoo.zoo.weights import sha256_of_state_dict
+
+    refuse_options(str(folder), options, ["--input", "--num-classes", "--weights"])
+    run = RunFolder.open(folder)
+    recipe, facts = run.recipe, run.facts
+    if not (folder / BEST).is_file():
+        raise CheckpointError(
+            f"{folder} has no {BEST}: its first epoch is not done. Go on with dlzoo train "
+            f"--resume {folder}."
+        )
+    shape = tuple(facts["input_shape"])
+    architecture = build_architecture(
+        recipe.model.name,
+        num_classes=len(facts["class_names"]),
+        input_shape=shape,
+        arguments=recipe.model.arguments,
+        seed=recipe.loop.seed,
+    )
+    copy_state_dict(architecture.network, best_weights(folder / BEST), f"{folder}/{BEST}")
+    require_finite_weights(architecture.network, str(folder))
+    normalization = load_normalization(folder)
+    network = with_normalization(architecture.network, normalization)
+    served: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in facts["preprocessing"].items()
+    }
+    return ModelSource(
+        name=recipe.model.name.rpartition(":")[2],
+        network=network.eval(),
+        inputs=(InputSpec(name="input", shape=(1, *shape)),),
+        output_names=("logits",),
+        # A layer that whitens knows one size only.
+        min_image_size=architecture.min_image_size
+        if normalization.layer is None
+        else shape[1:],
+        card={**architecture.card, "training": _training_facts(run, facts)},
+        weights={
+            "kind": "trained",
+            "source": f"{recipe.model.name} on {recipe.data.name}",
+            "sha256": sha256_of_state_dict(network.state_dict()),
+            "seed": recipe.loop.seed,
+            "license": None,
+            "top1_percent": (run.test or {}).get("top1_percent"),
+        },
+        preprocessing=Preprocessing(**served),
+        labels=tuple(facts["class_names"]),
+        rho2_limit=architecture.rho2_limit,
+        rhomax_limit=architecture.rhomax_limit,
+        limit_reason=architecture.limit_reason,
+    )
+
+
+def _training_facts(run: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """What the bundle says about how it was trained; no path of the machine."""
+    recipe = run.recipe.resolved()
+    recipe["data"] = {
+        k: v for k, v in recipe["data"].items() if k not in ("root", "num_workers")
+    }
+    recipe["data"]["name"] = Path(recipe["data"]["name"]).name
+    return {"recipe": recipe, "data": facts["data"], "test": run.test}

@@ -1,0 +1,52 @@
+"""Where a loss stopped being a number: the first layer, or the weight, that has NaN or Inf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+
+def describe_first_bad_value(
+    network: nn.Module, run: Callable[[], Any], images: Tensor
+) -> str:
+    """Say what holds the first NaN or Inf: the images, a weight, or the output of a layer.
+
+    Args:
+        network: in the mode and with the weights it had.
+        run: computes the loss again on the same batch.
+        images: that batch.
+    """
+    if not bool(torch.isfinite(images).all()):
+        return "the images have NaN or Inf before the first layer"
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return f"the weights {name} are NaN or Inf since an earlier step"
+    found: list[str] = []
+
+    def watch(name: str, part: nn.Module) -> Callable[..., None]:
+        def after(_module: nn.Module, _arguments: Any, output: Any) -> None:
+            leaves = [leaf for leaf in _pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+            if not found and not all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
+                found.append(
+                    f"the first layer with NaN or Inf is {name} ({type(part).__name__})"
+                )
+
+        return after
+
+    # Leaves end before what holds them, so the first to be found is the innermost.
+    handles = [
+        part.register_forward_hook(watch(name, part))
+        for name, part in network.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else "every layer's output is finite, so it is the loss itself"

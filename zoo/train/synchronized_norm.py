@@ -1,0 +1,78 @@
+"""Batch normalization over the batches of all processes, on any device.
+
+torch's ``SyncBatchNorm`` runs on GPUs only; this one runs wherever ``all_reduce`` does, gloo on
+the CPU included.
+
+N   samples of this process          C   channels          *   any further axes
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _Synchronized(_BatchNorm):
+    """In training: mean and variance of all processes' values; see :func:`synchronize_batch_norm`."""
+
+    def forward(self, x_NCs: Tensor) -> Tensor:
+        if not (self.training and dist.is_available() and dist.is_initialized()):
+            return super().forward(x_NCs)
+        axes = [axis for axis in range(x_NCs.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (x_NCs.dim() - 2)
+        # Half precision would lose the count and the squares.
+        wide_NCs = x_NCs.float() if x_NCs.dtype in (torch.float16, torch.bfloat16) else x_NCs
+        count = wide_NCs.new_full((1,), x_NCs.numel() / x_NCs.shape[1])
+        total_C1 = _sum_over_processes(torch.cat([wide_NCs.sum(axes), count]))
+        num_values = total_C1[-1].detach()
+        mean_C = total_C1[:-1] / num_values
+        centred_NCs = wide_NCs - mean_C.view(shape)
+        # Two passes: the mean of squares minus the square of the mean cancels.
+        variance_C = _sum_over_processes((centred_NCs * centred_NCs).sum(axes)) / num_values
+        if self.track_running_stats:
+            self._update_running_statistics(mean_C.detach(), variance_C.detach(), num_values)
+        y_NCs = centred_NCs * torch.rsqrt(variance_C + self.eps).view(shape)
+        if self.affine:
+            y_NCs = y_NCs * self.weight.view(shape) + self.bias.view(shape)
+        return y_NCs.to(x_NCs.dtype)
+
+    @torch.no_grad()
+    def _update_running_statistics(
+        self, mean_C: Tensor, variance_C: Tensor, num_values: Tensor
+    ) -> None:
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
+        self.num_batches_tracked.add_(1)
+        weight = self.momentum
+        if weight is None:  # a plain average over all batches
+            weight = 1.0 / float(self.num_batches_tracked)
+        unbiased_C = variance_C * (num_values / (num_values - 1))
+        self.running_mean.lerp_(mean_C, weight)
+        self.running_var.lerp_(unbiased_C, weight)
+
+
+def _sum_over_processes(values: Tensor) -> Tensor:
+    """The sum, whose gradient is summed over the processes, too."""
+    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return total
+
+
+def synchronize_batch_norm(module: nn.Module) -> int:
+    """Let every batch normalization in a network see the batches of all processes, in place.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``, mean and variance over N, * and all
+    processes. Parameters, buffers and their names stay; evaluation is as before.
+
+    **Source**: Ioffe and Szegedy 2015, algorithm 1; Peng et al. 2017, "MegDet", section 3.2.
+
+    Returns:
+        How many there are.
+    """
+    layers = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    for layer in layers:
+        kind = type(layer)
+        layer.__class__ = type(f"Synchronized{kind.__name__}", (_Synchronized, kind), {})
+    return len(layers)
