@@ -1,5 +1,6 @@
 """Normalizations against NumPy, through a file, and in ONNX Runtime."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -192,6 +193,8 @@ def test_state_survives_a_file(name: str, tmp_path: Path) -> None:
     assert (read.mean, read.std) == (fit.mean, fit.std)
     x = images.float() / 255
     assert torch.equal(read(x), fit(x))
+    # Workers that are spawned get it pickled.
+    assert torch.equal(pickle.loads(pickle.dumps(fit))(x), fit(x))
     assert {k: v.dtype for k, v in read.state().items()} == {
         k: v.dtype for k, v in fit.state().items()
     }

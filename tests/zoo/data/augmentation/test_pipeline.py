@@ -1,5 +1,6 @@
 """Pipelines: what a sample becomes depends on nothing but its seed, epoch and index."""
 
+import pickle
 import re
 import subprocess
 import sys
@@ -218,3 +219,10 @@ def test_settings_survive_their_own_text(name: str) -> None:
     made = ADAPTER.validate_python({"name": name})
     assert ADAPTER.validate_python(made.resolved()) == made
     assert type(made).__doc__
+
+
+def test_survives_pickling() -> None:  # as workers that are spawned get it
+    augment = pipeline(*PER_SAMPLE, *MIXING, seed=3)
+    copied = pickle.loads(pickle.dumps(augment))
+    indices = list(range(12))
+    assert bits(augmented(copied, indices)[0]) == bits(augmented(augment, indices)[0])

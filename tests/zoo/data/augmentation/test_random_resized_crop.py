@@ -71,3 +71,12 @@ def test_originals_are_whole_where_the_draw_says_no() -> None:
 def test_more_than_the_whole_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"a part of 1\.2 of the area is more than the"):
         RandomResizedCrop(scale=(0.5, 1.2))
+
+
+def test_every_place_is_as_likely() -> None:
+    # 4 x 4 of 6 x 6: three places along each axis, the first and the last among them.
+    window = RandomResizedCrop(scale=(4 / 9, 4 / 9), ratio=(1, 1)).windows(draws(3000))
+    places = [window(k, 6, 6) for k in range(3000)]
+    assert {place[2:] for place in places} == {(4, 4)}
+    counts = np.bincount([3 * top + left for top, left, _, _ in places], minlength=9)
+    assert len(counts) == 9 and stats.chisquare(counts).pvalue > 1e-4
