@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from scipy import stats
 
 from dlzoo.zoo.data.augmentation.mosaic import Mosaic
 from dlzoo.zoo.data.sample_draws import SampleDraws
@@ -89,6 +90,16 @@ def test_fields_are_never_larger_than_the_images() -> None:
     expected = (2 * torch.arange(15.0) + 0.5) / 64
     assert (out[:, 0, :, :15] - expected).abs().max() < 1e-5
     assert (out[:, 0, :, 15:] - expected).abs().max() < 1e-5
+
+
+def test_every_part_of_an_image_is_as_likely() -> None:
+    # At scale 1 a field of half the size shows the image from anywhere up to its middle.
+    x = (torch.arange(32.0) / 64).expand(COUNT, 1, 32, 32)
+    whole = Mosaic(probability=1, scale=(1, 1), middle=(0.5, 0.5))
+    for image in (x, x.transpose(2, 3)):
+        out, _ = whole.apply(image, torch.eye(COUNT), draws())
+        first = out[:, 0, ::16, ::16].flatten() * 64
+        assert stats.kstest(first.double().numpy(), stats.uniform(0, 16).cdf).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
