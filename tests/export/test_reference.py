@@ -61,7 +61,7 @@ def test_every_way_is_measured(size: int) -> None:
     expected = [(2, False, threads), (2, True, threads), *one_by_one]
     ways = [(*way, True) for way in expected]
     if size == 2:
-        ways += [(*way, False) for way in [(2, False, threads), *one_by_one]]
+        ways += [(*way, False) for way in expected]
     assert spy.seen == ways
     assert torch.get_num_threads() == threads
     assert torch.backends.mkldnn.enabled
