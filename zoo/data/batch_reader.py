@@ -94,7 +94,7 @@ class BatchReader:
         chosen = share.indices if is_mixing else share.indices[share.mine].copy()
         indices = torch.from_numpy(chosen)
         window = None
-        if isinstance(self._augment, CropsOriginals):
+        if isinstance(self._augment, CropsOriginals) and len(indices):
             window = self._augment.window(share.epoch, indices)
         pixels = self._dataset.read(chosen.tolist(), window)
         # As serving divides: 255 has no exact reciprocal.

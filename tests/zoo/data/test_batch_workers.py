@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -67,6 +68,19 @@ def test_any_number_of_workers_gives_the_same_bytes(dataset: Dataset) -> None:
     assert torch.equal(torch.get_rng_state(), generator)
 
 
+def test_workers_go_on_while_the_main_process_handles_an_interrupt(dataset: Dataset) -> None:
+    stream = stream_of(dataset, num_workers=1)
+    batches = stream.epoch(0)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGINT)
+    assert len(list(batches)) == 1
+    assert content_of(stream, 1) == content_of(stream_of(dataset), 1)
+    assert multiprocessing.active_children() == [worker]
+    stream.close()
+
+
 def test_a_corrupt_image_in_a_worker(pets: Path, dataset: Dataset) -> None:
     (pets / "train/cat/a.png").write_bytes(b"no image")
     stream = stream_of(dataset, num_workers=1)
@@ -93,7 +107,7 @@ if __name__ == "__main__":
     data = load_dataset(folder, split="train", geometry=geometry)
     stream = BatchStream(
         data, batch_size=2, seed=3, shuffle=True, drop_last=False, augment=slow,
-        num_workers=2, start_method=start_method or None,
+        num_workers=1 if start_method else 2, start_method=start_method or None,
     )
     try:
         for epoch in range(1000 if not start_method else 1):

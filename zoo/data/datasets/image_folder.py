@@ -27,6 +27,8 @@ def load_image_folder(
 ) -> Dataset:
     """One split of a folder of images; the classes are the folders under ``train/``, sorted.
 
+    (Under the split's own folder where there is no ``train/``.)
+
     A class takes every image file at any depth below its folder. Hidden files and files with
     other suffixes than an image's are passed over.
 
@@ -43,12 +45,15 @@ def load_image_folder(
             in the other.
     """
     name = folder.resolve().name
-    class_names = _subfolders(_split_folder(folder, "train"), folder)
-    if not class_names:
-        raise DataError(
-            f"{folder}/train has no folders, expected one for each class: train/CLASS/IMAGE."
-        )
     split_folder = _split_folder(folder, split)
+    # Who only evaluates may have no training images.
+    has_train = (folder / "train").is_dir()
+    class_names = _subfolders(folder / "train" if has_train else split_folder, folder)
+    if not class_names:
+        place = "train" if has_train else split_folder.name
+        raise DataError(
+            f"{folder}/{place} has no folders, expected one for each class: {place}/CLASS/IMAGE."
+        )
     if (found := _subfolders(split_folder, folder)) != class_names:
         raise DataError(_difference(split_folder.name, found, class_names, name))
     paths, labels = [], []
@@ -69,8 +74,9 @@ def load_image_folder(
         left_out = {image.path for image in skipped}
         kept = [k for k, path in enumerate(paths) if path not in left_out]
         paths, labels = [paths[k] for k in kept], [labels[k] for k in kept]
+        labels_left = set(labels)
         for label, class_name in enumerate(class_names):
-            if label not in labels:
+            if label not in labels_left:
                 place = f"{split_folder.name}/{class_name}/"
                 reason = next(i.reason for i in skipped if i.path.startswith(place))
                 raise DataError(f"{place} of {name} has no sound image; the first: {reason}")

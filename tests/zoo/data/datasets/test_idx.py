@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,17 @@ def test_a_header_that_promises_more_than_memory_holds(tmp_path: Path) -> None:
     path.write_bytes(bytes((0, 0, 8, 3)) + b"\xff" * 12 + b"pixels")
     with pytest.raises(DataError, match=r"4294967295 x 4294967295 x 4294967295 = .* got 6\."):
         read_idx(path, num_dims=3)
+
+
+def test_compressed_content_beyond_the_header_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels.gz"
+    path.write_bytes(gzip.compress(idx_bytes(LABELS) + bytes(2**26), 1))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"promises 7 = 7 bytes, got more\."):
+        read_idx(path, num_dims=1)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**24
 
 
 def test_damaged_compression(tmp_path: Path) -> None:

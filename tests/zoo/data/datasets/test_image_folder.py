@@ -141,6 +141,8 @@ def test_other_layouts(pets: Path, tmp_path: Path) -> None:
     shutil.rmtree(pets / "test")
     assert f"{pets} has no test/ or val/, got train." in refusal(pets, "test")
     assert refusal(pets, "dev") == "pets can have the splits train, test, val, got 'dev'."
+    shutil.rmtree(write_folder(tmp_path / "only_test") / "train")
+    assert load(tmp_path / "only_test", "test").class_names == ("cat", "dog")
     (tmp_path / "bare/train").mkdir(parents=True)
     assert refusal(tmp_path / "bare").startswith(
         f"{tmp_path}/bare/train has no folders, expected one for each class"
