@@ -135,7 +135,7 @@ class _Drawing:
         self.num_columns = 2 if is_short else 1
         num_rows = -(-len(curves) // self.num_columns)
         #: Where the plot begins: below the title, the legend and the y axis' name.
-        self.top = _TITLE + num_rows * _LEGEND_ROW + _LEGEND_ROW + _GAP
+        self.top = _TITLE + num_rows * _LEGEND_ROW + _LEGEND_ROW + _GAP + _GAP // 2
         #: In percent of the width, as all places along x: room for the labels on a phone.
         longest = max(map(len, axis_y.labels), default=0)
         self.left = round(100 * (longest * _DIGIT + _BESIDE) / _PHONE, _DIGITS)
@@ -150,7 +150,7 @@ class _Drawing:
             f'<rect class="ground" width="100%" height="100%"/>\n'
             f'<text class="title" x="{_GAP}" y="22">{escape(self.title)}</text>\n'
             + "".join(self._legend())
-            + f'<text x="{_GAP}" y="{self.top - _GAP}">{escape(self.y_label)}</text>\n'
+            + f'<text x="{_GAP}" y="{self.top - _GAP - _GAP // 2}">{escape(self.y_label)}</text>\n'
             + "".join(self._y_labels())
             # A viewport of its own, so that shares are of the plot's width.
             + f'<svg x="{self.left}%" y="{self.top}" width="{self.width}%" '

@@ -38,9 +38,10 @@ def linear_axis(values: Sequence[float], *, is_padded: bool) -> Axis:
         is_padded: leave room at the ends; else whole values get whole ticks.
     """
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    if high - low <= _LEAST_SPAN * max(abs(low), abs(high), _LEAST_SPAN):
-        room = abs(low) / 2 or 0.5
-        low, high = (low - room, high + room) if is_padded else (low, low + 2 * room)
+    size = max(abs(low), abs(high))
+    if high - low <= _LEAST_SPAN * max(size, _LEAST_SPAN):
+        room = max(size / 2, _LEAST_SPAN) if size else 0.5
+        low, high = (low - room, high + room) if is_padded else (low, high + 2 * room)
     elif is_padded:
         # No axis goes below 0 without need.
         room = (high - low) / 20
