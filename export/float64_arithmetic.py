@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlzoo.errors import ExportError
 from dlzoo.export.module_call import call_module
+from dlzoo.zoo.module_state import attributes_restored
 from dlzoo.zoo.train.float64 import conv2d_in_float64, linear_in_float64
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
@@ -55,7 +56,8 @@ def _compute(
     default_dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.no_grad(), _NarrowWatch(), _Widening():  # type: ignore[no-untyped-call]
+        watch = _NarrowWatch()  # type: ignore[no-untyped-call]
+        with attributes_restored(module), torch.no_grad(), watch, _Widening():
             return call_module(module, inputs, output_names)
     finally:
         torch.set_default_dtype(default_dtype)

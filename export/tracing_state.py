@@ -13,6 +13,8 @@ from typing import Any, TextIO, cast
 import torch
 from torch import nn
 
+from dlzoo.zoo.module_state import attributes_restored
+
 #: Loggers of the exporter and what it stands on.
 _CHATTY = ("torch", "onnxscript", "onnx_ir")
 #: What they say about every network, or about themselves: nothing that a user can act on.
@@ -38,7 +40,7 @@ def in_eval_mode(module: nn.Module, notes: list[str]) -> Iterator[None]:
                 f"{num_training} of {len(modes)} modules were in training mode: the network was "
                 "exported in eval mode (no dropout, fixed statistics) and set back."
             )
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), attributes_restored(module):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(has_fast_path)

@@ -100,6 +100,33 @@ NETWORKS = [
 ]
 
 
+class CachesWhatItComputed(nn.Module):
+    """As timm's attention keeps its biases by device, whatever their type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(4))
+        self.cache: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "cpu" not in self.cache:
+            self.cache["cpu"] = self.bias * 2
+        return x + self.cache["cpu"]
+
+
+def test_what_a_network_caches_is_forgotten() -> None:
+    module = CachesWhatItComputed().eval()
+    x = torch.randn(3, 4)
+    y = compute_in_float64(module, {"x": x}, ["y"])["y"]
+    assert y.dtype == torch.float64
+    assert module.cache == {}
+    assert module(x).dtype == torch.float32
+    # What it had kept before is there again.
+    (kept,) = module.cache.values()
+    compute_in_float64(module, {"x": x}, ["y"])
+    assert module.cache["cpu"] is kept
+
+
 def doubled_answer(module: nn.Module, x: Tensor) -> Tensor:
     """The same network, copied into float64, with its own casts to float32 made harmless."""
     double = copy.deepcopy(module).double()

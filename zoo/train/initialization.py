@@ -23,6 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from dlzoo.zoo.layers.connection_table import TableConvolution
 from dlzoo.zoo.layers.pool import TrainableSubsampling
+from dlzoo.zoo.module_state import attributes_restored
 from dlzoo.zoo.train.draws import PortableBits
 from dlzoo.zoo.train.float64 import Float64Arithmetic
 
@@ -90,7 +91,11 @@ def give_signal(module: nn.Module, input_shape: tuple[int, ...], seed: int = 0) 
         with torch.no_grad():
             for owner_name, owner in module.named_modules():
                 _make_constants_differ(owner, owner_name, seed)
-            with _scaling_hooks(module), Float64Arithmetic():
+            with (
+                attributes_restored(module),
+                _scaling_hooks(module),
+                Float64Arithmetic(),
+            ):
                 module(_images(input_shape, seed))
     finally:
         for part, mode in was_training.items():
