@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlzoo.export.sources.architecture import Architecture
+    from dlzoo.zoo.data.augmentation.pipeline import Pipeline
     from dlzoo.zoo.data.batches import BatchStream
     from dlzoo.zoo.data.dataset import Dataset
     from dlzoo.zoo.data.normalization import FittedNormalization
@@ -128,13 +129,14 @@ def _train(
     if recipe.loop.deterministic and fabric.device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
     architecture = _initialized(recipe, data.train, normalization, note)
-    batches, validation, test = _streams(recipe, data, normalization, fabric)
+    pipeline = _pipeline(recipe, data.train)
+    batches, validation, test = _streams(recipe, data, normalization, pipeline, fabric)
     if fabric.is_global_zero and not resume:
         save_normalization(folder.path, normalization)
         folder.write_json(
             "run.json", _facts(recipe, data, normalization, architecture, fabric)
         )
-        write_samples(folder.path, batches, normalization, data.train.class_names)
+        write_samples(folder.path, data.train, pipeline, seed=recipe.loop.seed)
     trainer = Trainer(
         recipe,
         architecture.network,
@@ -311,10 +313,26 @@ def _initialized(
     return architecture
 
 
-def _streams(
-    recipe: Recipe, data: _Data, normalization: FittedNormalization, fabric: Fabric
-) -> tuple[BatchStream, BatchStream | None, BatchStream | None]:
+def _pipeline(recipe: Recipe, dataset: Dataset) -> Pipeline | None:
     from dlzoo.zoo.data.augmentation.pipeline import Pipeline
+
+    if not recipe.augmentation:
+        return None
+    return Pipeline(
+        recipe.augmentation,
+        num_classes=len(dataset.class_names),
+        num_channels=dataset.num_channels,
+        seed=recipe.loop.seed,
+    )
+
+
+def _streams(
+    recipe: Recipe,
+    data: _Data,
+    normalization: FittedNormalization,
+    pipeline: Pipeline | None,
+    fabric: Fabric,
+) -> tuple[BatchStream, BatchStream | None, BatchStream | None]:
     from dlzoo.zoo.data.batches import BatchStream
 
     loop = recipe.loop
@@ -325,14 +343,6 @@ def _streams(
         "world_size": fabric.world_size,
         "num_workers": recipe.data.num_workers,
     }
-    pipeline = None
-    if recipe.augmentation:
-        pipeline = Pipeline(
-            recipe.augmentation,
-            num_classes=len(data.train.class_names),
-            num_channels=data.train.num_channels,
-            seed=loop.seed,
-        )
     batches = BatchStream(
         data.train,
         batch_size=loop.batch_size,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from dlzoo.training import Run
     from dlzoo.zoo.train.trainer import EpochReport, StepReport
 
-_HEADER = "  epoch   train loss     top-1   validation loss     top-1   images/s     time"
+#: The figure that a person reads first, and what it is called.
+_FIGURES = {"top1_percent": "top-1", "map_percent": "mAP"}
 
 
 class TrainingDisplay:
@@ -43,9 +44,10 @@ class TrainingDisplay:
 
         if isinstance(report, StepReport):
             if self._progress is not None and self._task is not None:
+                top1 = "" if report.top1_percent is None else f"{report.top1_percent:.1f} %  "
                 text = (
                     f"epoch {report.epoch}/{report.num_epochs}  loss {report.loss:.4f}  "
-                    f"{report.top1_percent:.1f} %  {report.images_per_second:,.0f} images/s  "
+                    f"{top1}{report.images_per_second:,.0f} images/s  "
                     f"{_clock(report.seconds_left)} left"
                 )
                 self._progress.update(
@@ -56,22 +58,38 @@ class TrainingDisplay:
                 )
         elif not self._quiet:
             if not self._has_header:
-                print(_HEADER, flush=True)
+                print(_header(report), flush=True)
                 self._has_header = True
             print(_epoch_line(report), flush=True)
 
 
+def _figure(row: Mapping[str, Any]) -> str:
+    """Which figure the rows of a run have."""
+    names = [name for name in _FIGURES if row.get(f"validation_{name}") is not None]
+    return names[0] if names else "top1_percent"
+
+
+def _header(report: EpochReport) -> str:
+    figure = _FIGURES[_figure(report.row)]
+    return f"  epoch   train loss   {figure:>7}   validation loss   {figure:>7}   images/s     time"
+
+
 def _epoch_line(report: EpochReport) -> str:
-    row = report.row
+    row, figure = report.row, _figure(report.row)
     epoch = f"{row['epoch']}/{report.num_epochs}"
     has_validation = row.get("validation_loss") is not None
     loss = f"{row['validation_loss']:.4f}" if has_validation else "-"
-    top1 = f"{row['validation_top1_percent']:.2f} %" if has_validation else "-"
+    is_best = report.is_best and has_validation
     return (
-        f"{epoch:>7}   {row['train_loss']:>10.4f}   {row['train_top1_percent']:>5.2f} %   "
-        f"{loss:>15}   {top1:>7}   {row['images_per_second']:>8,.0f}   {_clock(row['seconds']):>6}"
-        f"{' *' if report.is_best and has_validation else ''}"
+        f"{epoch:>7}   {row['train_loss']:>10.4f}   {_percent(row, f'train_{figure}'):>7}   "
+        f"{loss:>15}   {_percent(row, f'validation_{figure}'):>7}   "
+        f"{row['images_per_second']:>8,.0f}   {_clock(row['seconds']):>6}{' *' if is_best else ''}"
     )
+
+
+def _percent(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return "-" if value is None else f"{value:.2f} %"
 
 
 def _clock(seconds: float) -> str:
@@ -83,11 +101,13 @@ def _clock(seconds: float) -> str:
 def print_run(run: Run) -> None:
     """The end of a run: how good it is, and what to do with it."""
     if run.test is not None:
+        names = [name for name in _FIGURES if run.test.get(name) is not None]
+        figures = "".join(f"{_FIGURES[name]} {run.test[name]:.2f} %, " for name in names)
         print_lines(
             [
                 "",
-                f"Test: {run.test['top1_percent']:.2f} % of {run.test['num_images']:,} images right, "
-                f"loss {run.test['loss']:.4f} (weights of epoch {run.best_epoch}).",
+                f"Test: {figures}loss {run.test['loss']:.4f} on {run.test['num_images']:,} images "
+                f"(weights of epoch {run.best_epoch}).",
             ]
         )
     print_lines([f"Run: {run.folder}", f"Export it: dlzoo export {run.folder}"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,17 +14,33 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from dlzoo.zoo.data.batches import BatchStream
+from dlzoo.zoo.train.metrics import ClassificationMetrics, MultiLabelMetrics
 
 LossOfOutputs = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How good a network's outputs are."""
+    """How good a network's outputs are.
 
-    loss: float
-    top1_percent: float
-    num_images: int
+    ``figures`` has ``num_images``, ``loss``, and of one label an image ``top1_percent`` and
+    ``top5_percent``, of several ``map_percent`` and ``mean_f1_percent``; a
+    network that gives no scores of classes has a loss only.
+    """
+
+    figures: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures; what is no number is None, as JSON has it."""
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in self.figures.items()
+        }
+
+    @property
+    def loss(self) -> float:
+        """Mean over the images."""
+        return float(self.figures["loss"])
 
 
 @dataclass(frozen=True)
@@ -58,24 +76,39 @@ def predict(
             outputs.append(network(batch.images.to(fabric.device)).float().cpu())
             targets.append(batch.targets)
             indices.append(batch.indices)
-    mine = (torch.cat(outputs), torch.cat(targets), torch.cat(indices))
+    mine = [outputs, targets, indices]
     everyone = [mine]
     if fabric.world_size > 1:
         everyone = [mine] * fabric.world_size
         dist.all_gather_object(everyone, mine)
-    order = torch.cat([part[2] for part in everyone]).argsort()
-    all_outputs = torch.cat([part[0] for part in everyone])[order]
-    all_targets = torch.cat([part[1] for part in everyone])[order]
+    # A process may have had no image at all: lists of them are joined, not tensors.
+    joined = [torch.cat([x for part in everyone for x in part[kind]]) for kind in range(3)]
+    order = joined[2].argsort()
+    all_outputs, all_targets = joined[0][order], joined[1][order]
     return Prediction(all_outputs, all_targets, score(all_outputs, all_targets, loss))
 
 
 def score(outputs: Tensor, targets: Tensor, loss: LossOfOutputs) -> Scores:
-    """Loss and accuracy of outputs, in the order of the data set: the same for any batches."""
-    return Scores(
-        loss=float(loss(outputs, targets)),
-        top1_percent=100 * count_correct(outputs, targets) / len(targets),
-        num_images=len(targets),
-    )
+    """Judge outputs in the order of the data set: the same for any batches and processes."""
+    figures: dict[str, Any] = {
+        "num_images": len(targets),
+        "loss": float(loss(outputs, targets)),
+    }
+    if outputs.dim() != 2:
+        return Scores(figures)
+    num_classes = outputs.shape[1]
+    if targets.dim() == 2:
+        several = MultiLabelMetrics(num_classes)
+        several.update(torch.sigmoid(outputs), targets)
+        more = several.results()
+    elif int(targets.max()) < num_classes:
+        metrics = ClassificationMetrics(num_classes)
+        metrics.update(outputs, targets)
+        more = metrics.results()
+    else:
+        return Scores(figures)
+    known = ("num_samples", "loss")
+    return Scores(figures | {k: v for k, v in more.items() if k not in known})
 
 
 def count_correct(outputs: Tensor, targets: Tensor) -> int:

@@ -32,7 +32,9 @@ RECIPE, FACTS, LAST, BEST, TEST = (
     "best.safetensors",
     "test.json",
 )
-CURVES, SAMPLES = "curves.svg", "samples.png"
+SAMPLES = "samples.png"
+#: Plots, by what they show.
+CURVES = {"loss": "loss.svg", "top1_percent": "accuracy.svg"}
 
 
 def is_run(path: Path) -> bool:

@@ -2,30 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from dlzoo.zoo.data.augmentation.pipeline import Pipeline
 from dlzoo.zoo.data.batches import BatchStream
-from dlzoo.zoo.data.normalization import FittedNormalization
+from dlzoo.zoo.data.dataset import Dataset
+from dlzoo.zoo.data.sample_grid import sample_grid
+from dlzoo.zoo.train.checkpoint import replaced_file
+from dlzoo.zoo.train.curve_plot import Curve, curve_plot
+from dlzoo.zoo.train.metrics import ClassificationMetrics, MultiLabelMetrics
 from dlzoo.zoo.train.prediction import Prediction
+from dlzoo.zoo.train.recipe import Recipe
 from dlzoo.zoo.train.run_folder import CURVES, SAMPLES, TEST, RunFolder
+from dlzoo.zoo.train.schedules import plotted_factors
+
+_NUM_SAMPLES = 32
+#: Beyond so many classes a confusion matrix is no table that anybody reads.
+_MAX_CONFUSION = 200
 
 
-def write_samples(folder: Path, batches: BatchStream, normalization: FittedNormalization, class_names: Sequence[str]) -> None:
-    pass
+def write_samples(
+    folder: Path, dataset: Dataset, pipeline: Pipeline | None, *, seed: int
+) -> None:
+    """Draw the first images of the first epoch, augmented and not yet normalized."""
+    stream = BatchStream(
+        dataset,
+        batch_size=_NUM_SAMPLES,
+        seed=seed,
+        shuffle=True,
+        drop_last=False,
+        augment=pipeline,
+    )
+    batch = next(stream.epoch(0))
+    grid = sample_grid(batch.images.clamp(0, 1), batch.targets, dataset.class_names)
+    with replaced_file(folder / SAMPLES) as part:
+        grid.save(part, "PNG")
 
 
-def write_curves(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    pass
+def write_curves(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw loss and accuracy over the epochs."""
+    plots = {"loss": "Loss", "top1_percent": "Right images, percent"}
+    drawings = []
+    for key, title in plots.items():
+        curves = [
+            Curve(name, [(row["epoch"], row[f"{part}_{key}"]) for row in rows])
+            for part, name in (("train", "training"), ("validation", "validation"))
+            if all(row.get(f"{part}_{key}") is not None for row in rows)
+        ]
+        if curves and rows:
+            drawings.append(
+                (key, curve_plot(curves, title=title, x_label="epoch", y_label=""))
+            )
+    for key, drawing in drawings:
+        with replaced_file(folder / CURVES[key]) as part:
+            part.write_text(drawing, encoding="utf-8")
 
 
-def write_test_result(folder: RunFolder, prediction: Prediction, class_names: Sequence[str], best_epoch: int | None) -> dict[str, Any]:
-    result = {
-        "top1_percent": prediction.scores.top1_percent,
-        "loss": prediction.scores.loss,
-        "num_images": prediction.scores.num_images,
-        "epoch": best_epoch,
-    }
+def schedule_svg(recipe: Recipe, steps_per_epoch: int) -> str:
+    """The learning rate over a run, as SVG."""
+    factors = plotted_factors(recipe.schedule, recipe.loop.epochs, steps_per_epoch)
+    points = [(epoch, recipe.optimizer.lr * factor) for epoch, factor in factors]
+    return curve_plot(
+        [Curve(recipe.schedule.name, points)],
+        title="Learning rate",
+        x_label="epoch",
+        y_label="",
+    )
+
+
+def write_test_result(
+    folder: RunFolder, prediction: Prediction, class_names: Sequence[str], epoch: int | None
+) -> dict[str, Any]:
+    """Write the figures, and a row for each class; return the figures."""
+    result = {**prediction.scores.to_json(), "epoch": epoch}
     folder.write_json(TEST, result)
+    write_class_tables(folder.path, prediction.outputs, prediction.targets, class_names)
     return result
+
+
+def write_class_tables(
+    folder: Path, outputs: Tensor, targets: Tensor, class_names: Sequence[str]
+) -> None:
+    """Write ``classes.csv``, and ``confusion.csv`` (true class by row, answer by column)."""
+    num_classes = len(class_names)
+    if outputs.dim() != 2 or outputs.shape[1] != num_classes:
+        return
+    if targets.dim() == 2:
+        several = MultiLabelMetrics(num_classes)
+        several.update(torch.sigmoid(outputs), targets)
+        rows = several.per_class()
+    else:
+        metrics = ClassificationMetrics(num_classes)
+        metrics.update(outputs, targets)
+        rows = metrics.per_class()
+        if num_classes <= _MAX_CONFUSION:
+            header = ["", *class_names]
+            table = metrics.confusion_KK.tolist()
+            _write_csv(
+                folder / "confusion.csv",
+                [
+                    header,
+                    *([name, *row] for name, row in zip(class_names, table, strict=True)),
+                ],
+            )
+    columns = list(rows[0])
+    _write_csv(
+        folder / "classes.csv",
+        [
+            ["class", *columns],
+            *(
+                [name, *(row[column] for column in columns)]
+                for name, row in zip(class_names, rows, strict=True)
+            ),
+        ],
+    )
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    with replaced_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)

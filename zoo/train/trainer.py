@@ -38,7 +38,8 @@ class StepReport:
     batch: int
     num_batches: int
     loss: float
-    top1_percent: float
+    #: None where an image has several labels.
+    top1_percent: float | None
     images_per_second: float
     seconds_left: float
 
@@ -110,6 +111,10 @@ class Trainer:
         )
         self._history = History(folder.path)
         self._saved_at = time.monotonic()
+        self._gives_scores = not batches.dataset.is_multi_label and recipe.loss.name not in (
+            "contrastive",
+            "triplet",
+        )
 
     def resume(self) -> None:
         """Go on from the last checkpoint; without one, start.
@@ -202,14 +207,19 @@ class Trainer:
             "step": progress.step,
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "train_loss": progress.loss_sum / max(1, progress.num_images),
-            "train_top1_percent": 100 * progress.num_correct / max(1, progress.num_images),
         }
+        if self._gives_scores:
+            share = progress.num_correct / max(1, progress.num_images)
+            row["train_top1_percent"] = 100 * share
         if self._recipe.loop.clip_norm is not None:
             row["gradient_norm"] = progress.norm_sum / max(1, progress.batch)
         scores = self._validate()
         if scores is not None:
-            row["validation_loss"] = scores.loss
-            row["validation_top1_percent"] = scores.top1_percent
+            row |= {
+                f"validation_{name}": value
+                for name, value in scores.figures.items()
+                if name != "num_images"
+            }
             self._schedule.end_epoch(scores.loss)
         is_best = scores is None or (
             progress.best_loss is None or scores.loss < progress.best_loss
@@ -285,7 +295,9 @@ class Trainer:
                 batch=progress.batch,
                 num_batches=num_batches,
                 loss=progress.loss_sum / progress.num_images,
-                top1_percent=100 * progress.num_correct / progress.num_images,
+                top1_percent=100 * progress.num_correct / progress.num_images
+                if self._gives_scores
+                else None,
                 images_per_second=(progress.num_images - first_image) / seconds,
                 seconds_left=seconds / done * remaining,
             )
