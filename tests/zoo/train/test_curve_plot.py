@@ -152,6 +152,8 @@ def test_text_is_escaped_and_curves_differ_in_more_than_colour() -> None:
     assert texts(document)[1:5] == names
     paths = list(ElementTree.fromstring(document).iter(f"{SVG}path"))
     looks = {(p.attrib["stroke"], p.attrib.get("stroke-dasharray")) for p in paths}
+    # Else the stretching would make lines of other widths.
+    assert all(p.attrib["vector-effect"] == "non-scaling-stroke" for p in paths)
     assert len(looks) == len({dashes for _, dashes in looks}) == 4
     assert ElementTree.fromstring(document).findtext(f"{SVG}title") == (
         "Loss: cross-entropy over epoch"

@@ -150,6 +150,14 @@ def test_weights_of_zoo_models(model: str, vectors: set[str]) -> None:
     assert all(weight.dim() >= 2 for weight in weights.values())
 
 
+def test_norms_and_biases_of_several_axes_are_no_weights() -> None:
+    module = nn.Sequential(nn.LayerNorm([2, 3, 3]), nn.Linear(1, 4))
+    module.register_parameter("relative_position_bias_table", nn.Parameter(torch.ones(9, 4)))
+    module.register_parameter("token", nn.Parameter(torch.ones(1, 1, 4)))
+    module.register_parameter("position", nn.Parameter(torch.ones(1, 5, 4)))
+    assert {name for name, _ in named_weights(module)} == {"1.weight", "position"}
+
+
 def test_frozen_and_shared_parameters() -> None:
     module = network()
     module.add_module("again", module[3])
