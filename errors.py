@@ -24,6 +24,7 @@
     ├── NativeLibraryError           a library of kernels that cannot be built or loaded
     ├── InstallationError            a missing or clashing package
     ├── ProofError                   the verdict is fail or vacuous; exit status 1
+    ├── DisagreementError            PyTorch and ONNX Runtime see other classes; exit status 1
     └── DifferenceError              two models differ; exit status 1
 
 A message names the subject, got against expected, and the fix.
@@ -146,6 +147,12 @@ class ProofError(DlzooError):
     def __init__(self, message: str, *, report: Report) -> None:
         super().__init__(message)
         self.report = report
+
+
+class DisagreementError(DlzooError):
+    """PyTorch and ONNX Runtime put images into different classes, beyond float32's noise."""
+
+    exit_code = 1
 
 
 def describe_exception(error: BaseException, max_characters: int = 300) -> str:

@@ -9,7 +9,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from dlzoo import __version__
-from dlzoo.cli import classify, diff, doctor, export, info, models, ops, train, verify
+from dlzoo.cli import (
+    classify,
+    diff,
+    doctor,
+    evaluate,
+    export,
+    info,
+    models,
+    ops,
+    train,
+    verify,
+)
 from dlzoo.errors import DlzooError
 
 # Plain help: rich's boxes would double the start-up time of every command.
@@ -26,6 +37,7 @@ app.command("models")(models.models)
 app.command("info")(info.info)
 app.command("ops")(ops.ops)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("diff")(diff.diff)

@@ -1,0 +1,129 @@
+"""``dlzoo evaluate``: how good a run or a bundle is on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dlzoo.errors import DisagreementError
+
+_SHOWN = 10
+_COLUMNS = (
+    ("top1_percent", "top-1"),
+    ("top5_percent", "top-5"),
+    ("map_percent", "mAP"),
+    ("mean_f1_percent", "mean F1"),
+)
+
+
+def evaluate(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|BUNDLE",
+            help="The folder of a training run (PyTorch and ONNX Runtime) or of a bundle (ONNX "
+            "Runtime alone).",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, mnist, fashion-mnist, cifar-10, an image folder or an index .csv; what "
+            "it was trained on if absent."
+        ),
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="The folder that holds a named data set.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="test, train or val.")] = "test",
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a run: this bundle; RUN/bundle if absent, else one made for now."
+        ),
+    ] = None,
+    provider: Annotated[str, typer.Option(help="Where ONNX Runtime runs.")] = "cpu",
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be read.")
+    ] = False,
+    tables: Annotated[
+        Path | None,
+        typer.Option(help="A folder for confusion.csv and classes.csv."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Measure accuracy on images, in PyTorch and ONNX Runtime.
+
+    Images that the two put into different classes are listed; the exit status is 1 where one of
+    them is no float32 noise.
+    """
+    from dlzoo.cli.console import (
+        print_document,
+        print_lines,
+        print_note,
+        print_table,
+        stage_display,
+    )
+    from dlzoo.evaluation import evaluate as evaluate_model
+
+    with stage_display(quiet=json) as display:
+        result = evaluate_model(
+            model,
+            data=data,
+            data_root=data_root,
+            split=split,
+            bundle=bundle,
+            provider=provider,
+            on_corrupt="skip" if skip_corrupt else "refuse",
+            tables=tables,
+            on_stage=display.show,
+            on_note=print_note,
+        )
+    if json:
+        print_document(result.to_json())
+    else:
+        columns = [c for c in _COLUMNS if any(c[0] in f for f in result.engines.values())]
+        rows: list[list[Any]] = [
+            [
+                name,
+                f"{figures['num_images']:,}",
+                *(f"{figures[key]:.2f} %" for key, _ in columns),
+                f"{figures['loss']:.4f}",
+            ]
+            for name, figures in result.engines.items()
+        ]
+        header = ("engine", "images", *(title for _, title in columns), "loss")
+        print_table(header, rows, numeric=header[1:])
+        if result.relative_difference is not None:
+            count = len(result.disagreements)
+            print_lines(
+                [
+                    "",
+                    f"{count} images get another class in ONNX Runtime; outputs differ by at most "
+                    f"{result.relative_difference:.1e} of the largest.",
+                ]
+            )
+        if result.disagreements:
+            print_table(
+                ("index", "target", "PyTorch", "ONNX Runtime", "margin", "why"),
+                [
+                    (
+                        found.index,
+                        found.target,
+                        found.pytorch,
+                        found.onnxruntime,
+                        f"{found.margin:.1e}",
+                        "noise" if found.is_noise else "WRONG",
+                    )
+                    for found in result.disagreements[:_SHOWN]
+                ],
+                numeric=("index", "margin"),
+            )
+    wrong = [found for found in result.disagreements if not found.is_noise]
+    if wrong:
+        raise DisagreementError(
+            f"{len(wrong)} images get another class in ONNX Runtime than in PyTorch beyond float32's "
+            f"noise, the first is {wrong[0].index}. Find the layer with dlzoo diff {model} BUNDLE."
+        )

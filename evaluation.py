@@ -1,0 +1,362 @@
+"""How good a network is on images, in PyTorch and in ONNX Runtime, sample by sample."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlzoo.errors import ArgumentError, BundleError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dlzoo.export.bundle import Bundle
+    from dlzoo.runtime.preprocess import ImageSpec
+    from dlzoo.runtime.session import Session
+    from dlzoo.zoo.data.dataset import Dataset
+
+OnText = Callable[[str], None]
+
+_BATCH_SIZE = 256
+#: More images than this in other classes are a fault, and the first show it.
+_MAX_JUDGED = 256
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An image that PyTorch and ONNX Runtime put into different classes.
+
+    ``margin`` is PyTorch's score of its class minus that of ONNX Runtime's. It is noise where
+    ONNX Runtime is as near to float64 as the bundle's limits ask (DESIGN 6.3) on all images of
+    this kind, and both classes' scores are nearer to each other than its errors.
+    """
+
+    index: int
+    target: str
+    pytorch: str
+    onnxruntime: str
+    margin: float
+    is_noise: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of each engine, and where they disagree; true where they agree but for noise."""
+
+    data: str
+    split: str
+    #: ``pytorch`` and ``onnxruntime``, those that ran: figures of
+    #: :class:`~dlzoo.zoo.train.prediction.Scores`.
+    engines: dict[str, dict[str, Any]]
+    disagreements: tuple[Disagreement, ...]
+    #: Largest difference of the two, in units of the largest output; None where one ran alone.
+    relative_difference: float | None
+
+    def __bool__(self) -> bool:
+        return all(found.is_noise for found in self.disagreements)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return {**asdict(self), "agrees": bool(self)}
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | None = None,
+    data_root: str | Path | None = None,
+    split: str = "test",
+    bundle: str | Path | None = None,
+    provider: str = "cpu",
+    on_corrupt: str = "refuse",
+    tables: Path | None = None,
+    on_stage: OnText | None = None,
+    on_note: OnText | None = None,
+) -> Evaluation:
+    """Evaluate a training run in PyTorch and ONNX Runtime, or a bundle in ONNX Runtime alone.
+
+    Args:
+        model: the folder of a run, or of a bundle.
+        data: a data set, see :func:`dlzoo.zoo.data.dataset_source.load_dataset`; the run's own if
+            absent.
+        data_root: the folder that holds a named data set.
+        split: ``test``, ``train`` or ``val``.
+        bundle: of a run; the one in its folder if absent, else one is exported for this.
+        provider: where ONNX Runtime runs.
+        on_corrupt: ``refuse`` or ``skip`` images that cannot be read.
+        tables: a folder for ``confusion.csv`` and ``classes.csv``.
+        on_stage: is told what runs now.
+        on_note: is told what the user should know.
+
+    Raises:
+        DataError: the data are missing, damaged, or of other classes.
+        BundleError: the bundle is damaged, or takes no prepared images.
+    """
+    from dlzoo.zoo.train.run_folder import is_run
+
+    stage, note = on_stage or _say_nothing, on_note or _say_nothing
+    path = Path(model)
+    options: dict[str, Any] = {"split": split, "on_corrupt": on_corrupt, "root": data_root}
+    if not is_run(path):
+        if bundle is not None:
+            raise ArgumentError(
+                f"--bundle goes with the folder of a training run, and {path} is none. Leave it out."
+            )
+        return _evaluate_bundle(path, data, options, provider, tables, stage)
+    return _evaluate_run(path, data, options, bundle, provider, tables, stage, note)
+
+
+def _evaluate_run(
+    run: Path,
+    data: str | None,
+    options: dict[str, Any],
+    bundle: str | Path | None,
+    provider: str,
+    tables: Path | None,
+    stage: OnText,
+    note: OnText,
+) -> Evaluation:
+    from dlzoo.export.model_source import load_source
+    from dlzoo.zoo.train.run_folder import RunFolder
+
+    recipe = RunFolder.open(run).recipe
+    if data is None:
+        data, options["root"] = recipe.data.name, options["root"] or recipe.data.root
+    source = load_source(str(run))
+    with _opened_bundle(run, bundle, source.weights["sha256"], stage, note) as opened:
+        spec = _image_spec(opened)
+        stage("read the images")
+        dataset = _load(data, spec, opened, options)
+        session = _open(opened, provider)
+        stage("evaluate in PyTorch and ONNX Runtime")
+        first, second = [], []
+        for images in _batches(dataset, spec):
+            first.append(_run_network(source.network, images))
+            second.append(_run_session(session, opened, images))
+        outputs = {"pytorch": _joined(first), "onnxruntime": _joined(second)}
+        result = _judged(dataset, options["split"], outputs, tables)
+        found = _disagreements(source.network, opened, spec, dataset, outputs)
+    difference = outputs["pytorch"] - outputs["onnxruntime"]
+    share = float(difference.abs().max() / outputs["pytorch"].abs().max())
+    return replace(result, disagreements=found, relative_difference=share)
+
+
+def _evaluate_bundle(
+    path: Path,
+    data: str | None,
+    options: dict[str, Any],
+    provider: str,
+    tables: Path | None,
+    stage: OnText,
+) -> Evaluation:
+    from dlzoo.export.bundle import Bundle
+
+    opened = Bundle.open(path)
+    if data is None:
+        data = Path(_trained_on(opened) or "").name
+        if not data:
+            raise ArgumentError(
+                f"{path} does not say which data it was trained on. Write for example --data "
+                "fashion-mnist."
+            )
+    spec = _image_spec(opened)
+    stage("read the images")
+    dataset = _load(data, spec, opened, options)
+    session = _open(opened, provider)
+    stage("evaluate in ONNX Runtime")
+    outputs = [_run_session(session, opened, images) for images in _batches(dataset, spec)]
+    return _judged(dataset, options["split"], {"onnxruntime": _joined(outputs)}, tables)
+
+
+# -- bundle and data ----------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened_bundle(
+    run: Path, bundle: str | Path | None, sha256: str, stage: OnText, note: OnText
+) -> Iterator[Bundle]:
+    """The bundle of a run: the one named, the one in its folder, or one made for now."""
+    from dlzoo.export.bundle import Bundle
+    from dlzoo.proof import export_and_report
+
+    place = Path(bundle) if bundle is not None else run / "bundle"
+    if bundle is not None or place.is_dir():
+        opened = Bundle.open(place)
+        if opened.manifest.weights.get("sha256") != sha256:
+            raise BundleError(
+                f"{place} has other weights than {run} chose. Export it again: dlzoo export {run} "
+                f"-o {place} --force"
+            )
+        yield opened
+        return
+    stage("export")
+    note(f"{run} has no bundle: one is exported for this. Keep one with: dlzoo export {run}")
+    with tempfile.TemporaryDirectory() as folder:
+        opened, _ = export_and_report(str(run), Path(folder) / "bundle")
+        yield opened
+
+
+def _trained_on(bundle: Bundle) -> str | None:
+    training = bundle.manifest.card.get("training") or {}
+    name = training.get("recipe", {}).get("data", {}).get("name")
+    return str(name) if name else None
+
+
+def _image_spec(bundle: Bundle) -> ImageSpec:
+    from dlzoo.runtime.preprocess import ImageSpec
+
+    manifest = bundle.manifest
+    if manifest.preprocessing is None or len(manifest.inputs) != 1:
+        raise BundleError(
+            f"{bundle.path} does not say how images become its input, so it cannot be evaluated "
+            "on any. Export it from a model that has preprocessing."
+        )
+    if manifest.preprocessing_included:
+        raise BundleError(
+            f"{bundle.path} has its preprocessing inside and takes whole pictures one by one, "
+            "which evaluate does not give. Export it without --include-preprocessing."
+        )
+    return ImageSpec.from_mapping(manifest.preprocessing)
+
+
+def _load(data: str, spec: ImageSpec, bundle: Bundle, options: dict[str, Any]) -> Dataset:
+    from dlzoo.errors import DataError
+    from dlzoo.image_file import Geometry
+    from dlzoo.zoo.data.dataset_source import load_dataset
+
+    dataset = load_dataset(data, geometry=Geometry.of(spec), **options)
+    labels = bundle.manifest.labels
+    if labels is not None and tuple(labels) != dataset.class_names:
+        raise DataError(
+            f"{data} has the {len(dataset.class_names)} classes "
+            f"{', '.join(dataset.class_names[:3])}, …, and {bundle.path} the {len(labels)} "
+            f"{', '.join(labels[:3])}, …. Give the data that it was trained for."
+        )
+    return dataset
+
+
+def _batches(dataset: Dataset, spec: ImageSpec) -> Iterator[Tensor]:
+    """Inputs as a server makes them: ``(pixel / 255 - mean) / std``."""
+    import torch
+
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+        for values in (spec.mean, spec.std)
+    )
+    for start in range(0, len(dataset), _BATCH_SIZE):
+        pixels = dataset.read(range(start, min(start + _BATCH_SIZE, len(dataset))))
+        yield (pixels.float() / 255 - mean) / std
+
+
+# -- engines ---------------------------------------------------------------------------------
+
+
+def _open(bundle: Bundle, provider: str) -> Session:
+    from dlzoo.runtime.session import open_session
+
+    return open_session(bundle, provider)
+
+
+def _run_network(network: nn.Module, images: Tensor) -> Tensor:
+    import torch
+
+    with torch.no_grad():
+        outputs: Tensor = network(images)
+    return outputs
+
+
+def _run_session(session: Session, bundle: Bundle, images: Tensor) -> Tensor:
+    """All images, in batches that the graph takes; a last one is filled up with its own images."""
+    import torch
+
+    (spec,) = bundle.manifest.inputs
+    fixed = spec.dims[0]
+    size = len(images) if isinstance(fixed, str) else fixed
+    outputs = []
+    for batch in torch.split(images, size):
+        missing = 0 if isinstance(fixed, str) else fixed - len(batch)
+        filled = torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
+        result = next(iter(session.run({spec.name: filled.numpy()}).values()))
+        outputs.append(torch.from_numpy(result)[: len(batch)])
+    return torch.cat(outputs)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    import torch
+
+    return torch.cat(parts)
+
+
+def _judged(
+    dataset: Dataset, split: str, outputs: dict[str, Tensor], tables: Path | None
+) -> Evaluation:
+    from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
+    from dlzoo.zoo.train.prediction import score
+    from dlzoo.zoo.train.run_papers import write_class_tables
+
+    loss = BinaryCrossEntropy() if dataset.is_multi_label else CrossEntropy()
+    engines = {
+        name: score(value, dataset.targets, loss).to_json() for name, value in outputs.items()
+    }
+    if tables is not None:
+        tables.mkdir(parents=True, exist_ok=True)
+        answers = outputs["onnxruntime"]
+        write_class_tables(tables, answers, dataset.targets, dataset.class_names)
+    return Evaluation(dataset.name, split, engines, (), None)
+
+
+def _disagreements(
+    network: nn.Module,
+    bundle: Bundle,
+    spec: ImageSpec,
+    dataset: Dataset,
+    outputs: dict[str, Tensor],
+) -> tuple[Disagreement, ...]:
+    """Images in different classes, judged by the answers of float64."""
+    import torch
+
+    from dlzoo.export.reference import compute_golden_set
+    from dlzoo.zoo.data.split import Subset
+
+    if dataset.is_multi_label:
+        return ()
+    first_NK, second_NK = outputs["pytorch"], outputs["onnxruntime"]
+    first_N, second_N = first_NK.argmax(1), second_NK.argmax(1)
+    indices = (first_N != second_N).nonzero().flatten()[:_MAX_JUDGED]
+    if not len(indices):
+        return ()
+    images = next(
+        _batches(Subset(dataset, indices.numpy(), dataset.split, "disagreements"), spec)
+    )
+    golden = compute_golden_set(
+        "disagreements", "images", network, {"input": images.numpy()}, output_names=["logits"]
+    )
+    reference_NK = torch.from_numpy(golden.reference["logits"])
+    error_N = (second_NK[indices] - reference_NK).abs().amax(1)
+    manifest, floor = bundle.manifest, golden.noise["logits"]
+    is_exact = float(error_N.max()) <= manifest.rhomax_limit * floor.max
+    names = dataset.class_names
+    found = []
+    for place, index in enumerate(indices.tolist()):
+        mine, other = int(first_N[index]), int(second_N[index])
+        gap = float((reference_NK[place, mine] - reference_NK[place, other]).abs())
+        nearness = 2 * max(float(error_N[place]), floor.max)
+        found.append(
+            Disagreement(
+                index=index,
+                target=names[int(dataset.targets[index])],
+                pytorch=names[mine],
+                onnxruntime=names[other],
+                margin=float(first_NK[index, mine] - first_NK[index, other]),
+                is_noise=is_exact and gap <= nearness,
+            )
+        )
+    return tuple(found)
+
+
+def _say_nothing(_text: str) -> None:
+    return None
