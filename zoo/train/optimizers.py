@@ -33,11 +33,7 @@ class _Optimizer(Settings):
     """Let weight decay pull norms' scales and shifts, biases and other vectors, too."""
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-        """The optimizer, torch's own, of these parameters.
-
-        Each of its groups keeps the ``lr_scale`` it was given, for
-        :func:`set_learning_rate`.
-        """
+        """The optimizer; its groups keep their ``lr_scale``, for :func:`set_learning_rate`."""
         arguments = self._arguments()
         made: list[dict[str, Any]] = []
         for group in groups:
@@ -239,8 +235,7 @@ class ASGD(_Optimizer):
 class Rprop(_Optimizer):
     """Steps from the signs of gradients: each weight's grows while its sign stays.
 
-    Signs of a mini-batch's gradient are mostly noise: set the batch size to the number of
-    images. There is no weight decay.
+    For full batches: signs of a mini-batch's gradient are mostly noise. No weight decay.
 
     Source:
         Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation learning:

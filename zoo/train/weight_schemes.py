@@ -8,29 +8,23 @@ does not depend on the rest of the network.
 from __future__ import annotations
 
 import math
-import zlib
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from dlzoo.errors import ArgumentError
 from dlzoo.zoo.settings import Settings
-from dlzoo.zoo.train.draws import PortableBits
+from dlzoo.zoo.train.kernel_draws import Distribution, fill, fill_orthogonal
 from dlzoo.zoo.train.kernels import Kernel, find_biases, find_kernels
 from dlzoo.zoo.train.layer_sequential import set_unit_variance
 from dlzoo.zoo.train.parameter_groups import NORM_LAYERS
 
 Positive = Annotated[float, Field(gt=0)]
 Nonlinearity = Literal["linear", "relu", "leaky-relu", "tanh", "sigmoid", "selu"]
-Distribution = Literal["uniform", "normal", "truncated-normal"]
 #: 5/3 for tanh is LeCun et al. 1998's (its scaled tanh), 3/4 for SELU PyTorch's.
 GAINS = {"linear": 1.0, "relu": math.sqrt(2), "tanh": 5 / 3, "sigmoid": 1.0, "selu": 0.75}
-#: Standard deviations beyond which a truncated normal is drawn anew.
-CUT = 2.0
 
 
 class _Scheme(Settings):
@@ -87,7 +81,7 @@ class UniformScheme(_Scheme):
     bound: Positive = 0.05
 
     def _draw(self, kernel: Kernel, seed: int) -> None:
-        _fill(kernel, "uniform", self.bound / math.sqrt(3), seed)
+        fill(kernel, "uniform", self.bound / math.sqrt(3), seed)
 
 
 class NormalScheme(_Scheme):
@@ -102,7 +96,7 @@ class NormalScheme(_Scheme):
     std: Positive = 0.01
 
     def _draw(self, kernel: Kernel, seed: int) -> None:
-        _fill(kernel, "normal", self.std, seed)
+        fill(kernel, "normal", self.std, seed)
 
 
 class TruncatedNormalScheme(_Scheme):
@@ -118,7 +112,7 @@ class TruncatedNormalScheme(_Scheme):
     std: Positive = 0.02
 
     def _draw(self, kernel: Kernel, seed: int) -> None:
-        _fill(kernel, "truncated-normal", self.std, seed)
+        fill(kernel, "truncated-normal", self.std, seed)
 
 
 class _LeCun(_Scheme):
@@ -132,7 +126,7 @@ class _LeCun(_Scheme):
     distribution: ClassVar[Distribution]
 
     def _draw(self, kernel: Kernel, seed: int) -> None:
-        _fill(kernel, self.distribution, self.gain / math.sqrt(kernel.fan_in), seed)
+        fill(kernel, self.distribution, self.gain / math.sqrt(kernel.fan_in), seed)
 
 
 class LeCunNormal(_LeCun):
@@ -162,7 +156,7 @@ class _Xavier(_Scheme):
 
     def _draw(self, kernel: Kernel, seed: int) -> None:
         std = self.gain * math.sqrt(2 / (kernel.fan_in + kernel.fan_out))
-        _fill(kernel, self.distribution, std, seed)
+        fill(kernel, self.distribution, std, seed)
 
 
 class XavierNormal(_Xavier):
@@ -202,7 +196,7 @@ class _Kaiming(_Scheme):
             gain = math.sqrt(2 / (1 + self.negative_slope**2))
         else:
             gain = GAINS[self.nonlinearity]
-        _fill(kernel, self.distribution, gain / math.sqrt(fan), seed)
+        fill(kernel, self.distribution, gain / math.sqrt(fan), seed)
 
 
 class KaimingNormal(_Kaiming):
@@ -233,7 +227,7 @@ class Orthogonal(_Scheme):
     gain: Positive = 1.0
 
     def _draw(self, kernel: Kernel, seed: int) -> None:
-        _fill_orthogonal(kernel, self.gain, seed)
+        fill_orthogonal(kernel, self.gain, seed)
 
 
 class LayerSequentialUnitVariance(_Scheme):
@@ -258,7 +252,7 @@ class LayerSequentialUnitVariance(_Scheme):
         return left
 
     def _draw(self, kernel: Kernel, seed: int) -> None:
-        _fill_orthogonal(kernel, 1.0, seed)
+        fill_orthogonal(kernel, 1.0, seed)
 
 
 Initialization = Annotated[
@@ -276,51 +270,3 @@ Initialization = Annotated[
     | LayerSequentialUnitVariance,
     Field(discriminator="name"),
 ]
-
-
-# -- draws -----------------------------------------------------------------------------------------
-
-
-def _fill(kernel: Kernel, distribution: Distribution, std: float, seed: int) -> None:
-    shape = kernel.values.shape
-    if distribution == "uniform":
-        kernel.values.copy_(PortableBits(*_stream(kernel, seed)).uniform(shape, std=std))
-        return
-    values = _normal(kernel, seed, cut=CUT if distribution == "truncated-normal" else None)
-    kernel.values.copy_(torch.from_numpy(values * std).reshape(shape))
-
-
-def _stream(kernel: Kernel, seed: int) -> tuple[int, int, int]:
-    return seed, zlib.crc32(kernel.parameter.encode()), kernel.part
-
-
-def _normal(kernel: Kernel, seed: int, cut: float | None = None) -> npt.NDArray[np.float64]:
-    sequence = np.random.SeedSequence(_stream(kernel, seed))
-    generator = np.random.Generator(np.random.PCG64(sequence))
-    values = generator.standard_normal(kernel.values.numel())
-    if cut is not None:
-        while len(outside := np.flatnonzero(np.abs(values) > cut)):
-            values[outside] = generator.standard_normal(len(outside))
-    return values
-
-
-def _fill_orthogonal(kernel: Kernel, gain: float, seed: int) -> None:
-    drawn = torch.from_numpy(_normal(kernel, seed))
-    if kernel.values.dim() < 2:
-        # One coefficient for all inputs of an output: a row of equal numbers, of this length.
-        values = drawn.sign() * (gain / math.sqrt(kernel.fan_in))
-        kernel.values.copy_(values.reshape(kernel.values.shape))
-        return
-    matrix_OI = drawn.reshape(kernel.values.shape[0], -1)
-    is_wide = matrix_OI.shape[0] < matrix_OI.shape[1]
-    # How the work is split among threads shows in the last bits.
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        q, r = torch.linalg.qr(matrix_OI.mT if is_wide else matrix_OI)
-    finally:
-        torch.set_num_threads(num_threads)
-    # Else the signs would not be drawn evenly. Source: Mezzadri 2007, "How to generate random
-    # matrices from the classical compact groups", section 5.
-    q = q * r.diagonal().sign()
-    kernel.values.copy_((gain * (q.mT if is_wide else q)).reshape(kernel.values.shape))
