@@ -23,6 +23,12 @@ def test_digits() -> None:
     assert load_labels("mnist") == tuple("0123456789")
 
 
+def test_cifar_10() -> None:
+    labels = load_labels("cifar10")
+    assert len(labels) == len(set(labels)) == 10
+    assert (labels[0], labels[3], labels[9]) == ("airplane", "cat", "truck")
+
+
 def test_every_card_has_a_label_for_each_class() -> None:
     cards = [card for card in list_models() if card.labels]
     assert cards

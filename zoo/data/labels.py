@@ -13,6 +13,7 @@ def load_labels(name: str) -> tuple[str, ...]:
     - ``imagenet1k``: the 1000 classes of ILSVRC 2012 in the order of their WordNet ids, which
       is that of every published ImageNet model.
     - ``mnist``: the ten digits.
+    - ``cifar10``: the ten classes of CIFAR-10.
 
     **Source** ImageNet (Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition
     Challenge"); the names are those of WordNet's synsets in the wording of torchvision

@@ -61,3 +61,12 @@ MNIST_32 = Preprocessing(
     mean=(0.1307,),
     std=(0.3081,),
 )
+
+#: CIFAR-10 at its own size; mean and standard deviation are those of its training pixels.
+#: Source: the ResNet authors' ``fb.resnet.torch``, ``datasets/cifar10.lua``, in 255ths.
+CIFAR_32 = Preprocessing(
+    resize_size=32,
+    crop_size=(32, 32),
+    mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+    std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
+)

@@ -49,20 +49,29 @@ GROUP_NORM_PAPER = Paper(
 )
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+def conv_without_bias(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
+) -> nn.Conv2d:
     """A convolution whose norm has the bias."""
     return convolution(
         in_channels, out_channels, kernel_size, stride=stride, padding="same", bias=False
     )
 
 
-def _projection(
+#: What builds a block's shortcut from its channels in and out, its stride and its norm; None
+#: where the input itself will do.
+Shortcut = Callable[[int, int, int, Callable[..., nn.Module]], nn.Module | None]
+
+
+def projection_shortcut(
     in_channels: int, out_channels: int, stride: int, norm: Callable[..., nn.Module]
 ) -> nn.Module | None:
     """The shortcut where shapes differ: option B of section 4.1, equation 2."""
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(_conv(in_channels, out_channels, 1, stride), norm(out_channels))
+    return nn.Sequential(
+        conv_without_bias(in_channels, out_channels, 1, stride), norm(out_channels)
+    )
 
 
 class BasicBlock(nn.Module):
@@ -86,16 +95,17 @@ class BasicBlock(nn.Module):
         stride: int,
         norm: Callable[..., nn.Module],
         activation: Callable[..., nn.Module],
+        shortcut: Shortcut = projection_shortcut,
     ) -> None:
         super().__init__()
-        self.conv1 = _conv(in_channels, width, 3, stride)
+        self.conv1 = conv_without_bias(in_channels, width, 3, stride)
         self.bn1 = norm(width)
         self.activation1 = activation()
-        self.conv2 = _conv(width, width, 3)
+        self.conv2 = conv_without_bias(width, width, 3)
         self.bn2 = norm(width)
         self.activation2 = activation()
         # The name is torchvision's; at stride 1 it changes the number of channels only.
-        self.downsample = _projection(in_channels, width, stride, norm)
+        self.downsample = shortcut(in_channels, width, stride, norm)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         residual_NCHW = self.activation1(self.bn1(self.conv1(x_NCHW)))
@@ -128,16 +138,18 @@ class Bottleneck(nn.Module):
         activation: Callable[..., nn.Module],
     ) -> None:
         super().__init__()
-        self.conv1 = _conv(in_channels, width, 1)
+        self.conv1 = conv_without_bias(in_channels, width, 1)
         self.bn1 = norm(width)
         self.activation1 = activation()
-        self.conv2 = _conv(width, width, 3, stride)
+        self.conv2 = conv_without_bias(width, width, 3, stride)
         self.bn2 = norm(width)
         self.activation2 = activation()
-        self.conv3 = _conv(width, width * self.expansion, 1)
+        self.conv3 = conv_without_bias(width, width * self.expansion, 1)
         self.bn3 = norm(width * self.expansion)
         self.activation3 = activation()
-        self.downsample = _projection(in_channels, width * self.expansion, stride, norm)
+        self.downsample = projection_shortcut(
+            in_channels, width * self.expansion, stride, norm
+        )
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         residual_NCHW = self.activation1(self.bn1(self.conv1(x_NCHW)))
@@ -175,7 +187,7 @@ class ResNet(nn.Module):
         activation: Callable[..., nn.Module],
     ) -> None:
         super().__init__()
-        self.conv1 = _conv(3, STEM_WIDTH, 7, stride=2)
+        self.conv1 = conv_without_bias(3, STEM_WIDTH, 7, stride=2)
         self.bn1 = norm(STEM_WIDTH)
         self.activation1 = activation()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)

@@ -35,6 +35,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {"vit_b_16": {"image_size": 32}}
 SIBLINGS = (
     *("alexnet", "vgg11", "vgg13", "vgg13_bn", "vgg16_bn", "vgg19", "vgg19_bn"),
     *("resnet34", "resnet101", "resnet152"),
+    *("resnet32", "resnet44", "resnet56"),
 )
 
 
@@ -66,6 +67,7 @@ def test_every_model_of_the_plan_is_there() -> None:
         *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
         *("googlenet_2014", "googlenet", "inception_v3", "squeezenet1_1"),
         *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+        *(f"resnet{depth}" for depth in (20, 32, 44, 56)),
         *("resnet50_gn", "mobilenet_v2", "densenet121", "cspdarknet53"),
         *("convnext_tiny", "vit_b_16"),
     }
@@ -84,6 +86,7 @@ def test_every_model_of_the_plan_is_there() -> None:
         ("googlenet", 6_624_904),
         ("inception_v3", 23_834_568),
         ("resnet50", 25_557_032),
+        ("resnet20", 269_722),
         ("mobilenet_v2", 3_504_872),
         ("squeezenet1_1", 1_235_496),
         ("densenet121", 7_978_856),

@@ -20,6 +20,7 @@ from dlzoo.errors import DataError
 from dlzoo.image_file import Geometry
 from dlzoo.zoo.data.array_dataset import ArrayDataset
 from dlzoo.zoo.data.dataset import Dataset
+from dlzoo.zoo.data.labels import load_labels
 from dlzoo.zoo.download import Progress, data_folder, download, sha256_of_file
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -27,10 +28,7 @@ URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 #: c32a1d4ab5d03f1284b67883e8d87530 of the same file of 170,052,171 bytes.
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 ARCHIVE = "cifar-10-binary.tar.gz"
-CLASS_NAMES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
+CLASS_NAMES = load_labels("cifar10")
 
 _FOLDER = "cifar-10-batches-bin"
 _PYTHON_VERSION = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
