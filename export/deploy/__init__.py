@@ -1,0 +1,1 @@
+"""Configurations of inference servers, one server a file."""
