@@ -132,7 +132,13 @@ class AlexNet(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, num_channels: int, activation: LayerChoice, dropout: float
+        self,
+        num_classes: int,
+        num_channels: int,
+        activation: LayerChoice,
+        dropout: float,
+        hidden_width: int,
+        pooled_size: int,
     ) -> None:
         super().__init__()
         act = resolve_layer(activation, "activation")
@@ -144,15 +150,15 @@ class AlexNet(nn.Module):
                 layers.append(nn.MaxPool2d(3, stride=2))
             in_channels = maps
         self.features = nn.Sequential(*layers)
-        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
+        self.avgpool = nn.AdaptiveAvgPool2d((pooled_size, pooled_size))
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(256 * 6 * 6, 4096),
+            nn.Linear(in_channels * pooled_size**2, hidden_width),
             act(),
             nn.Dropout(dropout),
-            nn.Linear(4096, 4096),
+            nn.Linear(hidden_width, hidden_width),
             act(),
-            nn.Linear(4096, num_classes),
+            nn.Linear(hidden_width, num_classes),
         )
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -205,6 +211,19 @@ def alexnet(
     num_channels: int = 3,
     activation: LayerChoice = "relu",
     dropout: float = 0.5,
+    hidden_width: int = 4096,
+    pooled_size: int = 6,
 ) -> nn.Module:
-    """AlexNet as in "One weird trick", with torchvision's state-dict keys."""
-    return AlexNet(num_classes, num_channels, activation, dropout)
+    """AlexNet as in "One weird trick", with torchvision's state-dict keys.
+
+    The last two arguments make it fit small images: of 64 x 64 pixels one place is left.
+
+    Args:
+        num_classes: outputs of the last layer.
+        num_channels: of the images.
+        activation: name of an activation, or what makes one.
+        dropout: before each fully connected layer but the last.
+        hidden_width: of the fully connected layers but the last.
+        pooled_size: places along each axis that the fully connected layers see.
+    """
+    return AlexNet(num_classes, num_channels, activation, dropout, hidden_width, pooled_size)

@@ -6,11 +6,12 @@ C   channels         K      classes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from dlzoo.errors import ArgumentError
 from dlzoo.zoo.data.preprocessing import IMAGENET_224
 from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
 from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
@@ -24,6 +25,10 @@ PAPER = Paper(
 
 #: Maps of each of the five stages; a stage ends with 2 x 2 max pooling. Source: table 1.
 MAPS = (64, 128, 256, 512, 512)
+#: Units of the fully connected layers but the last, and places along each axis that the first of
+#: them sees: 224 / 2^5. Source: table 1.
+HIDDEN_WIDTH = 4096
+POOLED_SIZE = 7
 
 #: Convolutions in each stage, by number of weight layers (they and three fully connected).
 #: Source: table 1, columns A, B, D and E.
@@ -58,12 +63,19 @@ class VGG(nn.Module):
         norm: LayerChoice | None,
         activation: LayerChoice,
         dropout: float,
+        widths: Sequence[int],
+        hidden_width: int,
+        pooled_size: int,
     ) -> None:
         super().__init__()
+        if len(widths) != len(MAPS):
+            raise ArgumentError(
+                f"VGG: got widths {list(widths)}, expected {len(MAPS)} of them, one for each stage."
+            )
         act = resolve_layer(activation, "activation")
         layers: list[nn.Module] = []
         in_channels = num_channels
-        for maps, num_convolutions in zip(MAPS, CONVOLUTIONS[depth], strict=True):
+        for maps, num_convolutions in zip(widths, CONVOLUTIONS[depth], strict=True):
             for _ in range(num_convolutions):
                 layers.append(nn.Conv2d(in_channels, maps, 3, padding=1))
                 if norm is not None:
@@ -72,15 +84,15 @@ class VGG(nn.Module):
                 in_channels = maps
             layers.append(nn.MaxPool2d(2, stride=2))
         self.features = nn.Sequential(*layers)
-        self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
+        self.avgpool = nn.AdaptiveAvgPool2d((pooled_size, pooled_size))
         self.classifier = nn.Sequential(
-            nn.Linear(MAPS[-1] * 7 * 7, 4096),
+            nn.Linear(in_channels * pooled_size**2, hidden_width),
             act(),
             nn.Dropout(dropout),
-            nn.Linear(4096, 4096),
+            nn.Linear(hidden_width, hidden_width),
             act(),
             nn.Dropout(dropout),
-            nn.Linear(4096, num_classes),
+            nn.Linear(hidden_width, num_classes),
         )
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -114,6 +126,9 @@ def _column(
         norm: LayerChoice | None = default_norm,
         activation: LayerChoice = "relu",
         dropout: float = 0.5,
+        widths: Sequence[int] = MAPS,
+        hidden_width: int = HIDDEN_WIDTH,
+        pooled_size: int = POOLED_SIZE,
     ) -> nn.Module:
         return VGG(
             depth,
@@ -122,11 +137,30 @@ def _column(
             norm=norm,
             activation=activation,
             dropout=dropout,
+            widths=widths,
+            hidden_width=hidden_width,
+            pooled_size=pooled_size,
         )
 
     name = f"vgg{depth}" if default_norm is None else f"vgg{depth}_bn"
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"VGG with {depth} weight layers; norm is {default_norm} by default."
+    build.__doc__ = f"""VGG with {depth} weight layers; norm is {default_norm} by default.
+
+    The last three arguments make it fit small images: after five poolings 32 x 32 pixels are one.
+
+    Args:
+        num_classes: outputs of the last layer.
+        num_channels: of the images.
+        norm: name of a norm, what makes one for a number of channels, or None.
+        activation: name of an activation, or what makes one.
+        dropout: before each fully connected layer but the first.
+        widths: maps of the five stages.
+        hidden_width: of the fully connected layers but the last.
+        pooled_size: places along each axis that the fully connected layers see.
+
+    Raises:
+        ArgumentError: another number of widths than five.
+    """
     weights = PublishedWeights.from_torchvision(
         f"{name}-{sha256}.pth", top1_percent=top1_percent
     )

@@ -49,6 +49,17 @@ def test_response_normalization_and_overlapping_pooling(meta_2012: nn.Module) ->
     assert [(pool.kernel_size, pool.stride) for pool in pools] == [(3, 2)] * 3
 
 
+def test_small_images_get_a_small_head() -> None:
+    with torch.device("meta"):
+        network, published = alexnet(hidden_width=24, pooled_size=1), alexnet()
+    linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    assert [m.in_features for m in linear] == [256, 24, 24]
+    # 64 -> 15 -> 7 -> 3 -> 1: what the head sees is all there is, and nothing is repeated.
+    x = network.features(torch.empty(1, 3, 64, 64, device="meta"))  # type: ignore[operator]
+    assert x.shape == (1, 256, 1, 1)
+    assert list(network.state_dict()) == list(published.state_dict())
+
+
 def test_weights_start_as_in_section_5() -> None:
     torch.manual_seed(0)
     network = alexnet_2012()

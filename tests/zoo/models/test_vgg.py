@@ -55,6 +55,25 @@ def test_norm_and_activation_are_arguments() -> None:
     assert list(plain.state_dict()) == list(on_meta(11).state_dict())
 
 
+def test_small_images_get_small_stages_and_heads() -> None:
+    network = on_meta(
+        11, "_bn", num_channels=1, widths=[4, 8, 16, 16, 24], hidden_width=12, pooled_size=2
+    )
+    convolutions = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert convolutions == [4, 8, 16, 16, 16, 16, 24, 24]
+    linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    assert [m.in_features for m in linear] == [24 * 2 * 2, 12, 12]
+    assert network.eval()(torch.empty(1, 1, 64, 64, device="meta")).shape == (1, 1000)
+    assert list(network.state_dict()) == list(on_meta(11, "_bn").state_dict())
+
+
+def test_another_number_of_stages_is_refused() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"got widths \[8, 16\], expected 5 of them, one for each stage"
+    ):
+        on_meta(11, widths=[8, 16])
+
+
 def test_a_norm_that_is_none_is_refused() -> None:
     with pytest.raises(ArgumentError, match="Layer 'mish' is of kind 'activation'"):
         on_meta(11, norm="mish")
