@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import dlzoo
 from dlzoo.errors import ArgumentError, ExportError, OpsetError
@@ -137,8 +138,27 @@ def onnx_from_torch(
         dynamic_axes=ranges,
         lowering=lowering,
         parameters=_used_parameters(traced),
-        notes=(*notes, *plan.notes()),
+        notes=(*notes, *plan.notes(), *_batch_statistics_notes(module)),
     )
+
+
+def _batch_statistics_notes(module: nn.Module) -> list[str]:
+    """What a user should know of batch normalization that keeps none of its statistics.
+
+    That is training's arithmetic, asked for by ``track_running_stats=False``.
+    """
+    names = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, _BatchNorm) and part.running_mean is None
+    ]
+    if not names:
+        return []
+    return [
+        f"{names[0]} normalizes with the statistics of the batch it is given"
+        f"{f' (and {len(names) - 1} more layers)' if len(names) > 1 else ''}: the answer for an image depends "
+        "on the others in its batch."
+    ]
 
 
 def _check_arguments(

@@ -182,6 +182,24 @@ def test_nothing_is_printed_and_what_matters_is_noted(
     assert graph.notes == ("the weights are old", "printed: looking at 3")
 
 
+def test_batch_normalization_of_training_is_exported_on_request(
+    export: Export, tmp_path: Path
+) -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.BatchNorm2d(3))
+    graph = export(network, 2, 3, 4, 4)
+    (note,) = graph.notes
+    assert note == (
+        "0 normalizes with the statistics of the batch it is given: the answer for an image "
+        "depends on the others in its batch."
+    )
+    x = torch.randn(3, 3, 4, 4) * 2 + 1
+    (y,) = run_graph(graph, tmp_path, x=x)
+    # The first as in training, by this batch; the second by its running statistics, 0 and 1.
+    mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
+    expected = (x - mean) / torch.sqrt(var + 1e-5) / (1 + 1e-5) ** 0.5
+    assert np.abs(y - expected.numpy()).max() < SMALL_ERROR
+
+
 class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
