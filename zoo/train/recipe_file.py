@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -14,15 +13,7 @@ from pydantic import ValidationError
 
 from dlzoo.errors import RecipeError
 from dlzoo.zoo.train.recipe import Recipe
-
-_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"""^\s*("[^"]*"|'[^']*'|[\w-]+)((?:\s*\.\s*[\w-]+)*)\s*=""")
-#: pydantic's words for what this package says its own way.
-_EXPECTATIONS = {
-    "missing": "a value, got none",
-    "extra_forbidden": "no such key",
-    "union_tag_not_found": "a key name that says which kind",
-}
+from dlzoo.zoo.train.recipe_mistakes import describe_mistakes, kinds_of
 
 
 def list_recipes() -> list[str]:
@@ -84,12 +75,17 @@ def recipe_from_toml(
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{subject} is no TOML: {error}. Mend that line.") from None
-    for key, value in (changes or {}).items():
+    # Kinds first: another kind begins without the keys of the one before.
+    for key, value in sorted(
+        (changes or {}).items(), key=lambda change: not _is_kind(change[0])
+    ):
         _put(content, key.split("."), value, key)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(_describe(error, text, subject, set(changes or {}))) from None
+        raise RecipeError(
+            describe_mistakes(error, content, text, subject, set(changes or {}))
+        ) from None
 
 
 def recipe_to_toml(recipe: Recipe) -> str:
@@ -124,100 +120,12 @@ def _put(content: dict[str, Any], parts: Sequence[str], value: Any, key: str) ->
                 f"--set {key}: {part} is no table of the recipe. Name a key as it is written there."
             )
     last = parts[-1]
-    if last == "name" and isinstance(table.get("name"), str) and table["name"] != value:
+    if _is_kind(key) and table.get("name") not in (None, value):
         table.clear()  # another kind has other keys
     table[last] = value
 
 
-# -- what is wrong, and where ----------------------------------------------------------------------
-
-
-def _describe(error: ValidationError, text: str, subject: str, changed: set[str]) -> str:
-    """One line on the first mistake, and how many more there are."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    path = [part for part in first["loc"] if not _is_tag(part, first["loc"], error)]
-    key = ".".join(str(part) for part in path) or "the recipe"
-    line = _line_of(text, path)
-    where = f"{subject}, line {line}" if line and key not in changed else subject
-    kind, message = first["type"], first["msg"]
-    if kind == "extra_forbidden":
-        known = _keys_beside(path)
-        said = f"{key}: no such key. Take it out" + (
-            f", or write one of {known}." if known else "."
-        )
-    elif kind == "missing":
-        said = f"{key}: expected a value, got none. Write it."
-    elif kind == "union_tag_invalid":
-        said = f"{key}: got name = {first['ctx']['tag']!r}, expected one of {first['ctx']['expected_tags']}."
-    elif kind == "union_tag_not_found":
-        said = f'{key}: expected a key name that says which kind. Write name = "…".'
-    else:
-        message = message.removeprefix("Value error, ")
-        shown = repr(first["input"])
-        got = "" if kind == "value_error" else f" got {shown[:60]},"
-        expected = message.removeprefix("Input should be ")
-        said = f"{key}:{got} expected {expected}." if got else f"{key}: {expected}."
-    more = f" ({len(problems) - 1} more mistakes.)" if len(problems) > 1 else ""
-    return f"{where}: {said}{more}"
-
-
-def _is_tag(part: int | str, loc: tuple[int | str, ...], error: ValidationError) -> bool:
-    """Whether a step of pydantic's path is the kind that ``name`` chose, and no key of the file."""
-    index = loc.index(part)
-    if not isinstance(part, str) or index == 0:
-        return False
-    return part in _tags(loc[0])
-
-
-def _tags(field: int | str) -> set[str]:
-    """The names of the kinds that a field of the recipe can be."""
-    schema = Recipe.model_json_schema(by_alias=True)
-    text = schema["properties"].get(str(field), {})
-    mapping = text.get("discriminator") or text.get("items", {}).get("discriminator") or {}
-    return set(mapping.get("mapping", ()))
-
-
-def _keys_beside(path: Sequence[int | str]) -> str:
-    """What could have been written in the place of an unknown key."""
-    fields: Any = Recipe.model_fields
-    if len(path) == 1:
-        return ", ".join(fields)
-    field = fields.get(str(path[0]))
-    inner = getattr(field.annotation, "model_fields", None) if field else None
-    return ", ".join(inner) if inner and len(path) == 2 else ""
-
-
-def _line_of(text: str, path: Sequence[int | str]) -> int | None:
-    """The line that has a key, or else the header of its table; from 1."""
-    wanted = [str(part) for part in path if isinstance(part, str)]
-    element = next((part for part in path if isinstance(part, int)), None)
-    table: list[str] = []
-    counts: dict[str, int] = {}
-    best: tuple[int, int] | None = None  # (how many steps match, line)
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = _HEADER.match(line)
-        if header:
-            table = [part.strip().strip("\"'") for part in header[2].split(".")]
-            if header[1] == "[[":
-                counts[header[2]] = counts.get(header[2], -1) + 1
-            here = table
-        else:
-            key = _KEY.match(line)
-            if not key:
-                continue
-            here = [*table, key[1].strip("\"'"), *re.findall(r"[\w-]+", key[2])]
-        is_element = element is None or counts.get(".".join(table), element) == element
-        depth = sum(1 for _ in _common(here, wanted))
-        if is_element and depth == len(here) and (best is None or depth > best[0]):
-            best = (depth, number)
-    return best[1] if best else None
-
-
-def _common(a: Sequence[str], b: Sequence[str]) -> Sequence[str]:
-    shared = []
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        shared.append(x)
-    return shared
+def _is_kind(key: str) -> bool:
+    """Whether a dotted key says which of several kinds a table is, such as ``loss.name``."""
+    table, _, last = key.rpartition(".")
+    return last == "name" and bool(kinds_of(table))
