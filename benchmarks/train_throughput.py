@@ -25,7 +25,7 @@ from torch.nn import functional
 from dlzoo.training import train
 from dlzoo.zoo.registry import get_card
 from dlzoo.zoo.train.recipe_file import recipe_from_toml
-from dlzoo.zoo.train.trainer import EpochReport, StepReport
+from dlzoo.zoo.train.reports import EpochReport, StepReport
 
 BATCH_SIZE = 128
 EPOCHS = 2  # the first warms up

@@ -169,13 +169,15 @@ def _chosen_recipe(
     changes: dict[str, Any],
     settings: list[str],
 ) -> Recipe:
-    from dlzoo.training import resolve_recipe
+    from dlzoo.zoo.train.recipe import ModelSettings, Recipe
     from dlzoo.zoo.train.recipe_file import (
         find_recipe,
         parse_change,
         read_recipe_text,
         recipe_from_toml,
+        recipe_to_toml,
     )
+    from dlzoo.zoo.train.resolution import resolve_recipe
 
     changes |= dict(parse_change(text) for text in settings)
     if model is not None:
@@ -187,7 +189,11 @@ def _chosen_recipe(
     if recipe is None:
         assert model is not None
         recipe = find_recipe(model, data or "digits")
-    text, subject = ("", "the recipe") if recipe is None else read_recipe_text(recipe)
+    if recipe is not None:
+        text, subject = read_recipe_text(recipe)
+    else:  # the general numbers, written out: --lr changes one of them
+        text = recipe_to_toml(Recipe(model=ModelSettings(name=changes["model.name"])))
+        subject = "the recipe"
     return resolve_recipe(recipe_from_toml(text, subject, changes))
 
 

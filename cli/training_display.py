@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from dlzoo.cli.console import print_lines
 
 if TYPE_CHECKING:
     from dlzoo.training import Run
-    from dlzoo.zoo.train.trainer import EpochReport, StepReport
+    from dlzoo.zoo.train.reports import EpochReport, StepReport
 
 #: The figure that a person reads first, and what it is called.
 _FIGURES = {"top1_percent": "top-1", "map_percent": "mAP"}
@@ -40,7 +41,7 @@ class TrainingDisplay:
 
     def report(self, report: StepReport | EpochReport) -> None:
         """Show a step, or print an epoch's line."""
-        from dlzoo.zoo.train.trainer import StepReport
+        from dlzoo.zoo.train.reports import StepReport
 
         if isinstance(report, StepReport):
             if self._progress is not None and self._task is not None:
@@ -121,5 +122,9 @@ def training_display(*, quiet: bool = False) -> Iterator[TrainingDisplay]:
         yield TrainingDisplay(None, quiet=quiet)
         return
     columns = (BarColumn(bar_width=12), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as progress:
+    # Rich would send what is printed to stderr, wherever stdout goes.
+    is_same = sys.stdout.isatty()
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=is_same
+    ) as progress:
         yield TrainingDisplay(progress, quiet=quiet)

@@ -38,12 +38,6 @@ def card_of(model: str) -> Card | None:
     return None if ":" in model else get_card(model)
 
 
-def default_preprocessing(model: str) -> Preprocessing | None:
-    """How a model takes images by itself, where that is known without building it."""
-    card = card_of(model)
-    return card.preprocessing if card else None
-
-
 def build_architecture(
     model: str,
     *,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,10 +53,12 @@ def replaced_file(path: Path) -> Iterator[Path]:
         finally:
             os.close(folder)
     except (OSError, SafetensorError) as error:
-        # safetensors keeps the number of the system's error in its text only.
-        is_full = getattr(error, "errno", None) in FULL or "os error 28" in str(error)
-        reason = getattr(error, "strerror", None) or str(error)
-        mend = "the disk is full. Make room" if is_full else f"{reason}. Mend that"
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(". ")
+        mend = (
+            "the disk is full. Make room"
+            if _system_code(error) in FULL
+            else f"{reason}. Mend that"
+        )
         kept = f" {path.name} is as it was before." if path.exists() else ""
         raise StorageError(
             f"Cannot write {path.name} in {path.parent}: {mend}.{kept}"
@@ -63,6 +66,14 @@ def replaced_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _system_code(error: OSError | SafetensorError) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # safetensors keeps the number of the system's error in its text only.
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

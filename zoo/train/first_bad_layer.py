@@ -10,6 +10,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 
+def first_bad_weight(network: nn.Module) -> str | None:
+    """The first parameter or buffer that has NaN or Inf."""
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return name
+    return None
+
+
 def describe_first_bad_value(
     network: nn.Module, run: Callable[[], Any], images: Tensor
 ) -> str:
@@ -22,26 +30,24 @@ def describe_first_bad_value(
     """
     if not bool(torch.isfinite(images).all()):
         return "the images have NaN or Inf before the first layer"
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            return f"the weights {name} are NaN or Inf since an earlier step"
+    weight = first_bad_weight(network)
+    if weight is not None:
+        return f"the weights {weight} are NaN or Inf since an earlier step"
     found: list[str] = []
 
     def watch(name: str, part: nn.Module) -> Callable[..., None]:
         def after(_module: nn.Module, _arguments: Any, output: Any) -> None:
             leaves = [leaf for leaf in _pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
             if not found and not all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
-                found.append(
-                    f"the first layer with NaN or Inf is {name} ({type(part).__name__})"
-                )
+                kind = type(part).__name__
+                called = f"{name} ({kind})" if name else f"the network itself ({kind})"
+                found.append(f"the first layer with NaN or Inf is {called}")
 
         return after
 
     # Leaves end before what holds them, so the first to be found is the innermost.
     handles = [
-        part.register_forward_hook(watch(name, part))
-        for name, part in network.named_modules()
-        if name
+        part.register_forward_hook(watch(name, part)) for name, part in network.named_modules()
     ]
     try:
         with torch.no_grad():

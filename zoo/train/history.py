@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from dlzoo.errors import CheckpointError
 from dlzoo.zoo.train.checkpoint import replaced_file
 
 #: The order of the columns, where a row has them.
@@ -33,12 +34,30 @@ class History:
         folder: of the run.
         num_rows: how many of the rows there are true: the rest came after the checkpoint that
             the run goes on from.
+
+    Raises:
+        CheckpointError: the rows are not there.
     """
 
     def __init__(self, folder: Path, *, num_rows: int = 0) -> None:
         self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
-        lines = self._jsonl.read_text().splitlines() if num_rows else []
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines[:num_rows]]
+        self.rows: list[dict[str, Any]] = self._read(num_rows) if num_rows else []
+
+    def _read(self, num_rows: int) -> list[dict[str, Any]]:
+        try:
+            lines = self._jsonl.read_text(encoding="utf-8").splitlines()[:num_rows]
+            rows = [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "a line is no JSON"
+            raise CheckpointError(
+                f"{self._jsonl} cannot be read: {reason}. Start the run again."
+            ) from None
+        if len(rows) < num_rows or not all(isinstance(row, dict) for row in rows):
+            raise CheckpointError(
+                f"{self._jsonl} has {len(rows)} rows, expected the {num_rows} epochs that the "
+                "checkpoint has behind it. Start the run again."
+            )
+        return rows
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row; what is not finite is None, JSON has no NaN."""

@@ -6,66 +6,66 @@ import gc
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
 
 from dlzoo.errors import TrainingError
-from dlzoo.zoo.layers.head import LogitsWithAuxiliary
 
-LossOfOutputs = Callable[[Tensor | LogitsWithAuxiliary, Tensor], Tensor]
+#: What torch and NumPy write where an allocation fails; torch has no type for the CPU's.
+_SIGNS = ("DefaultCPUAllocator", "bad_alloc", "not enough memory", "Unable to allocate")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory is too small: torch has no type for the CPU's."""
+    """Whether an exception says that memory is too small."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    text = str(error)
-    return "DefaultCPUAllocator" in text or "bad_alloc" in text or "not enough memory" in text
+    return any(sign in str(error) for sign in _SIGNS)
 
 
 def describe_out_of_memory(
     where: str,
-    network: nn.Module,
-    loss: LossOfOutputs,
-    images: Tensor,
-    targets: Tensor,
+    run: Callable[[int], None] | None,
+    num_images: int,
+    *,
+    num_parts: int = 1,
+    num_processes: int = 1,
 ) -> TrainingError:
     """The error to raise: how many images did not fit, and how many would.
 
-    Halves the batch until a forward and a backward pass run through.
+    Halves the batch until a forward and a backward pass run through. To be called where nothing
+    holds what the failed pass computed: not inside its ``except`` block.
+
+    Args:
+        where: what the message calls the step.
+        run: a forward and a backward pass over so many of the images; None where it cannot be
+            tried, as other processes would have to join in: half of the images is the guess.
+        num_images: that were computed at once.
+        num_parts: a process's share of a batch was divided into so many.
+        num_processes: that share the batch.
     """
-    num_images = len(images)
     fitting = num_images // 2
-    while fitting and not _fits(network, loss, images[:fitting], targets[:fitting]):
+    while run is not None and fitting and not _fits(run, fitting):
         fitting //= 2
     if not fitting:
         advice = "Not even one image fits: take a smaller network or smaller images."
     else:
-        parts = -(-num_images // fitting)
+        parts = num_parts * -(-num_images // fitting)
+        said = f"{fitting} do" if run is not None else f"Try {fitting}"
         advice = (
-            f"{fitting} do. Write --batch-size {fitting}, or keep the batch and compute it in "
-            f"parts: --set loop.micro_batches={parts}."
+            f"{said}. Write --batch-size {fitting * num_processes}, or keep the batch and compute "
+            f"it in parts: --set loop.micro_batches={parts}."
         )
     return TrainingError(
         f"{where}: memory is too small for {num_images} images at once. {advice}"
     )
 
 
-def _fits(
-    network: nn.Module,
-    loss: LossOfOutputs,
-    images: Tensor,
-    targets: Tensor,
-) -> bool:
-    network.zero_grad(set_to_none=True)
+def _fits(run: Callable[[int], None], num_images: int) -> bool:
     gc.collect()
-    if images.is_cuda:
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
     try:
-        loss(network(images), targets).backward()  # type: ignore[no-untyped-call]
+        run(num_images)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return False
-    finally:
-        network.zero_grad(set_to_none=True)
     return True

@@ -6,17 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from dlzoo.errors import TrainingError
+from dlzoo.errors import TrainingError, describe_exception
 from dlzoo.zoo.data.batches import Batch
 from dlzoo.zoo.layers.head import LogitsWithAuxiliary
 from dlzoo.zoo.train.first_bad_layer import describe_first_bad_value
 from dlzoo.zoo.train.memory import describe_out_of_memory, is_out_of_memory
-from dlzoo.zoo.train.prediction import count_correct
+from dlzoo.zoo.train.prediction import count_correct, dtype_of
+from dlzoo.zoo.train.synchronized_norm import without_synchronization
 
 #: Of everything that a network gives in training, and the targets.
 LossOfOutputs = Callable[[Tensor | LogitsWithAuxiliary, Tensor], Tensor]
@@ -78,8 +81,8 @@ class OptimizerStep:
             where: what messages call this step.
 
         Raises:
-            TrainingError: the loss is NaN or Inf, or memory is too small; the weights are as
-                they were.
+            TrainingError: the loss is NaN or Inf, memory is too small, or a normalization has a
+                single value; the weights are as they were.
         """
         self._optimizer.zero_grad(set_to_none=True)
         if self._fabric.world_size == 1:
@@ -87,18 +90,26 @@ class OptimizerStep:
         result = StepResult()
         for number, part in enumerate(parts, start=1):
             images, targets = self._moved(part)
+            is_last = number == len(parts)
+            is_memory_full = False
             try:
-                with self._without_synchronization(number < len(parts)):
-                    self._add_part(
-                        part, images, targets, result, where, is_last=number == len(parts)
-                    )
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                advice = describe_out_of_memory(
-                    where, self._network, self._loss, images, targets
+                with self._kept_here(not is_last):
+                    self._add_part(part, images, targets, result, where, is_last=is_last)
+            except (RuntimeError, ValueError, MemoryError) as error:
+                is_memory_full = is_out_of_memory(error)
+                if not is_memory_full:
+                    _explain(error, where, part)
+            # Out here: inside the except block the error holds all that the pass computed.
+            if is_memory_full:
+                self._optimizer.zero_grad(set_to_none=True)
+                is_alone = self._fabric.world_size == 1
+                raise describe_out_of_memory(
+                    where,
+                    partial(self._try_part, images, targets) if is_alone else None,
+                    len(part),
+                    num_parts=len(parts),
+                    num_processes=self._fabric.world_size,
                 )
-                raise advice from None
         if self._clip_norm is not None:
             result.gradient_norm = float(
                 self._fabric.clip_gradients(  # type: ignore[arg-type]
@@ -124,7 +135,8 @@ class OptimizerStep:
         """Add a part's gradient, and what it measured."""
         before = torch.get_rng_state()
         outputs = self._network(images)
-        loss = self._loss(outputs, targets)
+        # A process without an image of this batch takes part in what all do together.
+        loss = self._loss(outputs, targets) if len(part) else _zero_of(outputs)
         value = float(loss.detach())
         # The mean over the images of all processes; Fabric divides gradients by their number.
         total = loss * (len(part) * self._fabric.world_size / part.num_global)
@@ -133,18 +145,32 @@ class OptimizerStep:
                 total = total + penalty(self._network)
         if not math.isfinite(float(total.detach())):
             torch.set_rng_state(before)  # the same dropout again
-            why = describe_first_bad_value(
-                self._network, lambda: self._loss(self._network(images), targets), images
-            )
+            plain: nn.Module = self._network.module  # type: ignore[assignment]
+            images = images.to(dtype_of(plain))
+            # The other processes do not join in.
+            with without_synchronization(plain), self._fabric.autocast():
+                why = describe_first_bad_value(
+                    plain, lambda: self._loss(plain(images), targets), images
+                )
             raise TrainingError(
                 f"{where}: the loss is {float(total.detach())}, expected a finite number; {why}. "
                 "Take a lower learning rate (--lr), a warm-up, or set loop.clip_norm."
             )
         self._fabric.backward(total)
+        if not len(part):
+            return
         logits = outputs.logits if isinstance(outputs, LogitsWithAuxiliary) else outputs
         result.loss_sum += value * len(part)
         result.num_correct += count_correct(logits.detach(), targets)
         result.num_images += len(part)
+
+    def _try_part(self, images: Tensor, targets: Tensor, num_images: int) -> None:
+        """Compute the gradient of the first few images, and drop it."""
+        try:
+            outputs = self._network(images[:num_images])
+            self._fabric.backward(self._loss(outputs, targets[:num_images]))
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)
 
     def _moved(self, part: Batch) -> tuple[Tensor, Tensor]:
         device = self._fabric.device
@@ -153,8 +179,35 @@ class OptimizerStep:
             images = images.contiguous(memory_format=torch.channels_last)
         return images, part.targets.to(device, non_blocking=True)
 
-    def _without_synchronization(self, enabled: bool) -> AbstractContextManager[None]:
+    def _kept_here(self, enabled: bool) -> AbstractContextManager[None]:
         """Let gradients of all but the last part stay in this process."""
         if not enabled or self._fabric.world_size == 1:
             return nullcontext()
         return self._fabric.no_backward_sync(self._network)  # type: ignore[arg-type]
+
+
+def _zero_of(outputs: Tensor | LogitsWithAuxiliary) -> Tensor:
+    """A loss of 0 that every output of an empty batch has a part in."""
+    if not isinstance(outputs, LogitsWithAuxiliary):
+        return outputs.sum()
+    total = outputs.logits.sum()
+    for auxiliary in outputs.auxiliary:
+        total = total + auxiliary.sum()
+    return total
+
+
+def _explain(error: Exception, where: str, part: Batch) -> NoReturn:
+    """Say in one line what torch refuses to compute; raise anything else as it is."""
+    if "Expected more than 1" in str(error):
+        raise TrainingError(
+            f"{where}: a normalization got {len(part)} image of a single value for each channel, "
+            "which has no variance. Take larger batches, or leave the last one out: --set "
+            "loop.drop_last=true."
+        ) from None
+    if not len(part) and isinstance(error, RuntimeError):
+        raise TrainingError(
+            f"{where}: the batch has {part.num_global} images, too few for every process and "
+            f"part, and the network takes no empty batch: {describe_exception(error)}. Leave the "
+            "last batch out: --set loop.drop_last=true."
+        ) from None
+    raise error

@@ -73,7 +73,8 @@ def predict(
         for batch in batches.epoch(0):
             if not len(batch):
                 continue
-            outputs.append(network(batch.images.to(fabric.device)).float().cpu())
+            images = batch.images.to(fabric.device, dtype_of(network))
+            outputs.append(network(images).float().cpu())
             targets.append(batch.targets)
             indices.append(batch.indices)
     mine = [outputs, targets, indices]
@@ -109,6 +110,12 @@ def score(outputs: Tensor, targets: Tensor, loss: LossOfOutputs) -> Scores:
         return Scores(figures)
     known = ("num_samples", "loss")
     return Scores(figures | {k: v for k, v in more.items() if k not in known})
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """The type of a network's weights, which its input has, too."""
+    types = (p.dtype for p in network.parameters() if p.is_floating_point())
+    return next(types, torch.float32)
 
 
 def count_correct(outputs: Tensor, targets: Tensor) -> int:

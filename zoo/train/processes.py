@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 
 from dlzoo.errors import ArgumentError
 
@@ -56,6 +58,22 @@ def make_fabric(*, device: str, precision: str) -> Fabric:
         fabric = Fabric(**arguments)
         fabric.launch()
     return fabric
+
+
+@contextmanager
+def first_buffers(fabric: Fabric, network: nn.Module) -> Iterator[None]:
+    """Within, every process has the first one's running statistics, which are the ones kept."""
+    if fabric.world_size == 1:
+        yield
+        return
+    own = [buffer.clone() for buffer in network.buffers()]
+    for buffer in network.buffers():
+        dist.broadcast(buffer, src=0)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(network.buffers(), own, strict=True):
+            buffer.copy_(value)
 
 
 @contextmanager

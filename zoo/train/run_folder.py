@@ -13,6 +13,7 @@ test.json            the result on the test images, with confusion.csv and class
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,16 @@ RECIPE, FACTS, LAST, BEST, TEST = (
     "test.json",
 )
 SAMPLES = "samples.png"
+_LOCK = ".lock"
+#: What ``run.json`` cannot do without.
+_FACT_KINDS = {
+    "class_names": list,
+    "input_shape": list,
+    "preprocessing": dict,
+    "data": dict,
+    "num_processes": int,
+    "num_threads": int,
+}
 #: Plots, by what they show.
 CURVES = {"loss": "loss.svg", "top1_percent": "accuracy.svg"}
 
@@ -48,31 +59,46 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @classmethod
-    def create(cls, path: Path, recipe: Recipe) -> RunFolder:
-        """Start a new one.
+    def require_new(self) -> None:
+        """Check that a run can begin here; nothing is written yet.
 
         Raises:
             ArgumentError: there is something already.
             StorageError: it cannot be written.
         """
+        path = self.path
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if path.is_dir():
+                is_taken = any(not _is_leftover(entry.name) for entry in path.iterdir())
+            else:
+                is_taken = path.exists() or path.is_symlink()
+            if is_taken:
                 advice = (
                     f"Go on with it by --resume {path}, or name another folder with -o."
-                    if is_run(path)
+                    if (path / RECIPE).is_file()
                     else "Name another folder with -o."
                 )
                 raise ArgumentError(f"{path} is there already and is not empty. {advice}")
-            path.mkdir(parents=True, exist_ok=True)
+            parent = next(
+                place for place in (path, *path.absolute().parents) if place.exists()
+            )
         except OSError as error:
-            raise StorageError(
-                f"Cannot make the folder {path}: {error.strerror}. Name another with -o."
-            ) from None
-        folder = cls(path)
-        with replaced_file(path / RECIPE) as part:
-            part.write_text(recipe_to_toml(recipe))
-        return folder
+            raise _unwritable(path, error.strerror) from None
+        if not parent.is_dir():
+            raise _unwritable(path, f"{parent} is no folder")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise _unwritable(path, f"{parent} cannot be written")
+
+    def create(self, recipe: Recipe) -> None:
+        """Make the folder, with the recipe in it; to be called by who has it :meth:`locked`.
+
+        Raises:
+            ArgumentError: there is something already.
+            StorageError: it cannot be written.
+        """
+        self.require_new()
+        with replaced_file(self.path / RECIPE) as part:
+            part.write_text(recipe_to_toml(recipe), encoding="utf-8")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -94,10 +120,17 @@ class RunFolder:
 
         Raises:
             RecipeError: somebody changed it for the worse.
+            CheckpointError: it cannot be read.
         """
-        return recipe_from_toml(
-            (self.path / RECIPE).read_text(encoding="utf-8"), str(self.path / RECIPE)
-        )
+        path = self.path / RECIPE
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise CheckpointError(
+                f"{path} cannot be read: {reason}. Start the run again."
+            ) from None
+        return recipe_from_toml(text, str(path))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -106,9 +139,14 @@ class RunFolder:
         Raises:
             CheckpointError: it is not there or damaged.
         """
-        facts = self._read_json(FACTS)
-        if not isinstance(facts, dict):
-            raise CheckpointError(f"{self.path / FACTS} is damaged. Start the run again.")
+        document = self._read_json(FACTS)
+        facts: dict[str, Any] = document if isinstance(document, dict) else {}
+        for key, kind in _FACT_KINDS.items():
+            if not isinstance(facts.get(key), kind):
+                raise CheckpointError(
+                    f"{self.path / FACTS} is damaged: it says nothing of {key}. Start the run "
+                    "again."
+                )
         return facts
 
     @property
@@ -126,7 +164,7 @@ class RunFolder:
     def write_json(self, name: str, document: Any) -> None:
         """Write a document of the run, whole."""
         with replaced_file(self.path / name) as part:
-            part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+            part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", "utf-8")
 
     def _read_json(self, name: str) -> Any:
         try:
@@ -139,19 +177,34 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing here.
+        """Keep other processes from writing here; makes the folder.
 
         Raises:
             ArgumentError: another process trains here now.
+            StorageError: it cannot be written.
         """
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / _LOCK)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise ArgumentError(
                 f"Another process trains in {self.path} now. Wait for it, or name another folder."
             ) from None
+        except OSError as error:
+            raise _unwritable(self.path, error.strerror) from None
         try:
             yield
         finally:
             lock.release()
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a file is all that a process which was killed at its start has left."""
+    return name == _LOCK or (name.startswith(".") and name.endswith(".part"))
+
+
+def _unwritable(path: Path, reason: str | None) -> StorageError:
+    return StorageError(
+        f"Cannot make the folder {path}: {reason or 'it cannot be written'}. Name another with -o."
+    )

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from dlzoo.errors import CheckpointError
+from dlzoo.errors import CheckpointError, CheckpointMismatchError, describe_exception
 from dlzoo.zoo.state_dict import copy_state_dict
 from dlzoo.zoo.train.checkpoint import (
     load_optimizer,
@@ -22,6 +22,7 @@ from dlzoo.zoo.train.checkpoint import (
     restore_random_state,
     write_tensors,
 )
+from dlzoo.zoo.train.recipe import Recipe
 
 
 @dataclass
@@ -56,8 +57,7 @@ class RunState:
         network: as Fabric has set it up.
         optimizer: as Fabric has set it up.
         progress: how far it is.
-        extra_tensors: further state, by prefix: the weights' average.
-        extra_facts: further state that JSON holds: the schedule's.
+        origin: what the run is made of, as JSON can hold it: a checkpoint of another is refused.
     """
 
     def __init__(
@@ -66,11 +66,13 @@ class RunState:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         progress: Progress,
+        origin: Mapping[str, Any],
     ) -> None:
         self.fabric = fabric
         self.network = network
         self.optimizer = optimizer
         self.progress = progress
+        self.origin = dict(origin)
 
     def save(
         self,
@@ -80,6 +82,11 @@ class RunState:
         extra_facts: Mapping[str, Any],
     ) -> None:
         """Write it all; every process calls this, the first one writes.
+
+        Args:
+            path: of the file.
+            extra_tensors: further state, by prefix: the weights' average.
+            extra_facts: further state that JSON holds: the schedule's.
 
         Raises:
             StorageError: it cannot be written; what was there stays.
@@ -105,7 +112,7 @@ class RunState:
             "progress": asdict(self.progress),
             "optimizer": optimizer_rest,
             "random": [rest for _, rest in streams],
-            "num_threads": torch.get_num_threads(),
+            "origin": self.origin,
             "scaler": scaler.state_dict() if scaler is not None else None,
             **extra_facts,
         }
@@ -121,6 +128,7 @@ class RunState:
             CheckpointError: it is damaged, or of another run.
         """
         flat, facts = read_tensors(path)
+        self._require_own(path, facts.get("origin"))
         tensors: dict[str, dict[str, Tensor]] = {}
         for name, tensor in flat.items():
             prefix, _, key = name.partition("/")
@@ -135,17 +143,63 @@ class RunState:
             rank = self.fabric.global_rank
             if rank < len(facts["random"]):
                 restore_random_state(tensors[f"random.{rank}"], facts["random"][rank])
-        except (KeyError, TypeError, ValueError) as error:
+        except CheckpointMismatchError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
-                f"{path} does not go with this run: {type(error).__name__}: {error}. Start the "
-                "run again."
+                f"{path} does not go with this run: {describe_exception(error)}. Start the run "
+                "again."
             ) from None
         return tensors, facts
+
+    def _require_own(self, path: Path, origin: Any) -> None:
+        if origin == self.origin:
+            return
+        if not isinstance(origin, dict):
+            raise CheckpointError(
+                f"{path} does not say which run it is of, expected this one's. Start the run again."
+            )
+        got, expected = _flat(origin), _flat(self.origin)
+        key = next(
+            key for key in sorted({*got, *expected}) if got.get(key) != expected.get(key)
+        )
+        raise CheckpointError(
+            f"{path} is of a run with {key} = {got.get(key)!r}, expected {expected.get(key)!r} as "
+            "in this one. Put that back as it was, or start another run."
+        )
 
     @property
     def _scaler(self) -> Any:
         """Mixed precision's loss scale, where there is one."""
         return getattr(self.fabric._precision, "scaler", None)
+
+
+def origin_of(recipe: Recipe, num_images: int) -> dict[str, Any]:
+    """What decides a run's bits: all of its recipe but where and how this machine reads and writes.
+
+    Args:
+        recipe: of the run, resolved.
+        num_images: to train on.
+    """
+    content = recipe.resolved()
+    for table, key in (
+        ("data", "root"),
+        ("data", "num_workers"),
+        ("loop", "checkpoint_minutes"),
+    ):
+        content[table].pop(key, None)
+    return {**content, "num_images": num_images}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with keys as ``optimizer.lr``."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _gathered(fabric: Fabric, value: Any) -> list[Any]:

@@ -8,6 +8,9 @@ N   samples of this process          C   channels          *   any further axes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -18,16 +21,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class _Synchronized(_BatchNorm):
     """In training: mean and variance of all processes' values; see :func:`synchronize_batch_norm`."""
 
+    #: False while this process computes alone.
+    is_shared = True
+
     def forward(self, x_NCs: Tensor) -> Tensor:
-        if not (self.training and dist.is_available() and dist.is_initialized()):
+        if not (self.training and self.is_shared and dist.is_initialized()):
             return super().forward(x_NCs)
         axes = [axis for axis in range(x_NCs.dim()) if axis != 1]
         shape = [1, -1] + [1] * (x_NCs.dim() - 2)
         # Half precision would lose the count and the squares.
         wide_NCs = x_NCs.float() if x_NCs.dtype in (torch.float16, torch.bfloat16) else x_NCs
-        count = wide_NCs.new_full((1,), x_NCs.numel() / x_NCs.shape[1])
+        num_own = x_NCs.numel() // x_NCs.shape[1]
+        count = wide_NCs.new_full((1,), num_own)
         total_C1 = _sum_over_processes(torch.cat([wide_NCs.sum(axes), count]))
         num_values = total_C1[-1].detach()
+        if (
+            num_own < 2 and num_values < 2
+        ):  # in this order: reading a GPU's number waits for it
+            raise ValueError("Expected more than 1 value per channel when training")
         mean_C = total_C1[:-1] / num_values
         centred_NCs = wide_NCs - mean_C.view(shape)
         # Two passes: the mean of squares minus the square of the mean cancels.
@@ -58,6 +69,19 @@ def _sum_over_processes(values: Tensor) -> Tensor:
     """The sum, whose gradient is summed over the processes, too."""
     total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
     return total
+
+
+@contextmanager
+def without_synchronization(module: nn.Module) -> Iterator[None]:
+    """Within, batch normalizations see this process's batch alone: nobody else has to join in."""
+    layers = [part for part in module.modules() if isinstance(part, _Synchronized)]
+    for layer in layers:
+        layer.is_shared = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.is_shared = True
 
 
 def synchronize_batch_norm(module: nn.Module) -> int:

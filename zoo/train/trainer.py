@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,47 +13,24 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from dlzoo.errors import TrainingError
 from dlzoo.zoo.data.batches import Batch, BatchStream
-from dlzoo.zoo.layers.head import LogitsWithAuxiliary
 from dlzoo.zoo.train.checkpoint import write_tensors
+from dlzoo.zoo.train.first_bad_layer import first_bad_weight
 from dlzoo.zoo.train.history import History
+from dlzoo.zoo.train.network_loss import loss_of_network
 from dlzoo.zoo.train.optimizer_step import OptimizerStep
 from dlzoo.zoo.train.optimizers import set_learning_rate
 from dlzoo.zoo.train.prediction import Scores, predict
+from dlzoo.zoo.train.processes import first_buffers
 from dlzoo.zoo.train.recipe import Recipe
+from dlzoo.zoo.train.reports import EpochReport, OnReport, StepReport
 from dlzoo.zoo.train.run_folder import BEST, LAST, RunFolder
-from dlzoo.zoo.train.run_state import Progress, RunState
+from dlzoo.zoo.train.run_state import Progress, RunState, origin_of
 from dlzoo.zoo.train.synchronized_norm import synchronize_batch_norm
 
 #: Seconds between two reports of a long epoch.
 _REPORT_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Where a run is, for whoever shows it."""
-
-    epoch: int
-    num_epochs: int
-    batch: int
-    num_batches: int
-    loss: float
-    #: None where an image has several labels.
-    top1_percent: float | None
-    images_per_second: float
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """A row of the history, and whether its weights are the best so far."""
-
-    row: dict[str, Any]
-    num_epochs: int
-    is_best: bool
-
-
-OnReport = Callable[[StepReport | EpochReport], None]
 
 
 class Trainer:
@@ -94,17 +71,22 @@ class Trainer:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         groups = recipe.transfer.parameter_groups(network)
         self._optimizer = recipe.optimizer.build(groups)
-        self._learning_rates = [group["lr"] for group in self._optimizer.param_groups]
         self._network, self._optimizer = fabric.setup(network, self._optimizer)
         self._average = recipe.weight_average.start(network) if recipe.weight_average else None
         self._schedule = recipe.schedule.start(loop.epochs, batches.num_batches)
         self.progress = Progress()
-        self._state = RunState(fabric, network, self._optimizer, self.progress)
+        self._state = RunState(
+            fabric,
+            network,
+            self._optimizer,
+            self.progress,
+            origin_of(recipe, len(batches.dataset)),
+        )
         self._step = OptimizerStep(
             fabric,
             self._network,
             self._optimizer,
-            loss=partial(_loss_of_network, recipe),
+            loss=partial(loss_of_network, recipe),
             penalties=recipe.penalty,
             clip_norm=loop.clip_norm,
             is_channels_last=loop.channels_last,
@@ -126,10 +108,8 @@ class Trainer:
         if not path.is_file():
             return
         tensors, facts = self._state.load(path)
-        # Sums in another order would not be the same bits.
-        torch.set_num_threads(facts["num_threads"])
         if self._average is not None:
-            self._average.load(tensors["average"])
+            self._average.load(tensors.get("average", {}))
         self._schedule.load_state(facts["schedule"])
         self._history = History(self._folder.path, num_rows=self.progress.num_rows)
 
@@ -144,11 +124,6 @@ class Trainer:
             if self._is_out_of_patience():
                 break
             self._run_epoch(epoch)
-        return self._history.rows
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """The rows so far."""
         return self._history.rows
 
     # -- one epoch -------------------------------------------------------------------------------
@@ -167,11 +142,13 @@ class Trainer:
                 continue
             self._take_step(epoch, parts)
             parts = []
-            self._save_when_due()
+            self._save_when_due(epoch)
             now = time.perf_counter()
             if now - reported > _REPORT_SECONDS and self._fabric.is_global_zero:
                 reported = now
                 self._report_step(now - start, first_batch, first_image)
+        # Neither a checkpoint nor the best weights ever hold NaN.
+        self._require_finite_weights(epoch)
         seconds = time.perf_counter() - start
         waiting = self._batches.seconds_waiting - waited
         self._finish_epoch(epoch, seconds, waiting, self.progress.num_images - first_image)
@@ -180,11 +157,7 @@ class Trainer:
         progress = self.progress
         factor = self._schedule.factor(progress.step)
         set_learning_rate(self._optimizer, self._recipe.optimizer.lr * factor)
-        where = (
-            f"Epoch {epoch + 1}, step {progress.step + 1} (batch {progress.batch + 1} of "
-            f"{self._batches.num_batches})"
-        )
-        result = self._step.run(parts, where=where)
+        result = self._step.run(parts, where=self._where(epoch, 1))
         if self._average is not None:
             self._average.update(self._plain)
         sums = torch.tensor(
@@ -221,12 +194,10 @@ class Trainer:
                 if name != "num_images"
             }
             self._schedule.end_epoch(scores.loss)
-        is_best = scores is None or (
-            progress.best_loss is None or scores.loss < progress.best_loss
-        )
+        is_best = scores is None or self._is_better(scores.loss)
         if is_best:
             progress.best_epoch = epoch + 1
-            progress.best_loss = scores.loss if scores is not None else None
+            progress.best_loss = scores.loss if scores and math.isfinite(scores.loss) else None
         timing = {
             "images_per_second": counted / seconds,
             "waiting_percent": 100 * waiting / seconds,
@@ -253,10 +224,16 @@ class Trainer:
         if self._validation is None:
             return None
         weights = self._average.applied_to(self._plain) if self._average else nullcontext()
-        with weights:
+        with weights, first_buffers(self._fabric, self._plain):
             return predict(
                 self._plain, self._validation, self._recipe.loss, self._fabric
             ).scores
+
+    def _is_better(self, loss: float) -> bool:
+        progress = self.progress
+        if progress.best_epoch is None or not math.isfinite(loss):
+            return progress.best_epoch is None
+        return progress.best_loss is None or loss < progress.best_loss
 
     def _is_out_of_patience(self) -> bool:
         patience = self._recipe.loop.patience
@@ -266,12 +243,30 @@ class Trainer:
 
     # -- checkpoints and reports -----------------------------------------------------------------
 
-    def _save_when_due(self) -> None:
+    def _where(self, epoch: int, ahead: int = 0) -> str:
+        """What messages call the last step, or the one ``ahead``."""
+        progress = self.progress
+        return (
+            f"Epoch {epoch + 1}, step {progress.step + ahead} (batch {progress.batch + ahead} of "
+            f"{self._batches.num_batches})"
+        )
+
+    def _require_finite_weights(self, epoch: int) -> None:
+        weight = first_bad_weight(self._plain)
+        if weight is not None:
+            raise TrainingError(
+                f"{self._where(epoch)}: the weights {weight} are NaN or Inf after this step, "
+                "expected finite numbers. Take a lower learning rate (--lr), a warm-up, or set "
+                "loop.clip_norm."
+            )
+
+    def _save_when_due(self, epoch: int) -> None:
         is_due = time.monotonic() - self._saved_at > 60 * self._recipe.loop.checkpoint_minutes
         if self._fabric.world_size > 1:
             # Clocks differ; the first process decides.
             is_due = self._fabric.broadcast(is_due)
         if is_due:
+            self._require_finite_weights(epoch)
             self._save()
 
     def _save(self) -> None:
@@ -302,18 +297,3 @@ class Trainer:
                 seconds_left=seconds / done * remaining,
             )
         )
-
-
-def _loss_of_network(
-    recipe: Recipe, outputs: Tensor | LogitsWithAuxiliary, targets: Tensor
-) -> Tensor:
-    """The loss of the logits, and with a weight that of each auxiliary head.
-
-    **Source**: Szegedy et al. 2014, "Going deeper with convolutions", section 5.
-    """
-    if not isinstance(outputs, LogitsWithAuxiliary):
-        return recipe.loss(outputs, targets)
-    loss = recipe.loss(outputs.logits, targets)
-    for auxiliary in outputs.auxiliary:
-        loss = loss + recipe.loop.auxiliary_weight * recipe.loss(auxiliary, targets)
-    return loss

@@ -9,7 +9,6 @@ import torch
 
 from dlzoo.errors import RecipeError
 from dlzoo.export.sources.architecture import build_architecture, card_of
-from dlzoo.training import geometry_of, resolve_recipe
 from dlzoo.zoo.data.augmentation.pipeline import Pipeline
 from dlzoo.zoo.train.optimizers import SGD
 from dlzoo.zoo.train.recipe import Recipe
@@ -21,6 +20,7 @@ from dlzoo.zoo.train.recipe_file import (
     recipe_from_toml,
     recipe_to_toml,
 )
+from dlzoo.zoo.train.resolution import geometry_of, resolve_recipe
 from dlzoo.zoo.train.schedules import MultiStep
 
 NUM_CLASSES = {

@@ -1,0 +1,86 @@
+"""Small runs on the digits, for the tests of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from dlzoo.zoo.train.recipe import ModelSettings, Recipe
+from dlzoo.zoo.train.recipe_file import recipe_from_toml, recipe_to_toml
+
+#: Networks for the digits as they are, 8 x 8.
+NETWORKS = """
+import torch
+from torch import nn
+
+
+def tiny():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)
+    )
+
+
+def normalized():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Flatten(), nn.Dropout(0.2), nn.Linear(72, 10),
+    )
+
+
+def without_dropout():
+    network = normalized()
+    del network[7]
+    return network
+
+
+class DividesByZero(nn.Module):
+    def forward(self, x):
+        return x / (x - x) if self.training else x
+
+
+def dividing():
+    network = tiny()
+    network.insert(2, DividesByZero())
+    return network
+
+
+def of_seven_classes():
+    network = tiny()
+    network[4] = nn.Linear(64, 7)
+    return network
+
+
+def of_one_value():
+    return nn.Sequential(nn.Conv2d(1, 8, 8), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 10))
+"""
+
+
+def network_file(folder: Path) -> Path:
+    """The file that holds the networks."""
+    path = folder / "networks.py"
+    path.write_text(NETWORKS)
+    return path
+
+
+def small_recipe(model: str, **changes: Any) -> Recipe:
+    """Two epochs of the digits; keys are as ``loop__epochs``."""
+    settings = {
+        "data.image_size": [8, 8],
+        "data.color": "L",
+        "loop.epochs": 2,
+        "loop.batch_size": 200,
+        "optimizer.lr": 0.01,
+    }
+    settings |= {key.replace("__", "."): value for key, value in changes.items()}
+    defaults = recipe_to_toml(Recipe(model=ModelSettings(name=model)))
+    return recipe_from_toml(defaults, "a test's recipe", settings)
+
+
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    """What a safetensors file holds."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
