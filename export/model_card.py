@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
         front.append(f"license_name: {weights['license']}")
     lines = [*front, "---", "", f"# {manifest.name}", ""]
     if card.get("summary"):
-        lines += [f"{card['summary']}.", ""]
+        lines += [f"{card['summary'].rstrip('.')}.", ""]
     if paper := card.get("paper"):
         lines += [
             f"{paper['authors']}: *{paper['title']}*, {paper['year']}. <{paper['url']}>",
@@ -42,6 +42,7 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
         ),
         f"| weights | {manifest.describe_weights()} |",
         f"| preprocessing | {_preprocessing_text(manifest)} |",
+        *_training_lines(card.get("training")),
         "",
         "## What was proved",
         "",
@@ -66,6 +67,31 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
     return "\n".join(lines)
 
 
+def _training_lines(training: Mapping[str, Any] | None) -> list[str]:
+    """What the weights learned from, and how well."""
+    if training is None:
+        return []
+    recipe, test = training["recipe"], training.get("test") or {}
+    data = training["data"]["train"]
+    license_text = f", license {data['license']}" if data.get("license") else ""
+    lines = [
+        "",
+        "## Training",
+        "",
+        f"{data['num_images']:,} images of {data['name']}{license_text}: "
+        f"{data.get('source') or 'no source given'}. {recipe['loop']['epochs']} epochs in batches of "
+        f"{recipe['loop']['batch_size']}, {recipe['optimizer']['name']} with a learning rate of "
+        f"{recipe['optimizer']['lr']:g} ({recipe['schedule']['name']}), loss {recipe['loss']['name']}. "
+        "`manifest.json` has every number of the recipe.",
+    ]
+    if test.get("top1_percent") is not None:
+        lines += [
+            "",
+            f"Of {test['num_images']:,} test images {test['top1_percent']:.2f} % are right.",
+        ]
+    return lines
+
+
 def _place(candidate: Mapping[str, Any]) -> str:
     """The provider, and how custom operators ran there."""
     kernels = candidate.get("kernels")
@@ -81,8 +107,12 @@ def _preprocessing_text(manifest: Manifest) -> str:
     resize = f"shorter side to {facts['resize_size']}, " if facts["resize_size"] else ""
     return (
         f"{where}: {facts['color']}, {resize}crop {height}x{width} ({facts['interpolation']}, "
-        f"antialiased), /255, mean {facts['mean']}, std {facts['std']}"
+        f"antialiased), /255, mean {_numbers(facts['mean'])}, std {_numbers(facts['std'])}"
     )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _number(value: float | None) -> str:

@@ -32,6 +32,9 @@ def test_the_trained_bundle_says_how_it_was_trained() -> None:
     for part in ("model", "optimizer", "schedule", "loop", "augmentation", "loss"):
         assert training["recipe"][part] == recipe[part]
     assert manifest["labels"][-1] == "Ankle boot"
+    card = (TRAINED / "bundle" / "MODEL_CARD.md").read_text()
+    assert f"Of 10,000 test images {stated_percent()} % are right." in card
+    assert "54,000 images of fashion-mnist, license MIT: Xiao, Rasul, Vollgraf 2017" in card
 
 
 def test_the_trained_bundle_is_as_good_as_stated() -> None:
