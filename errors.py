@@ -23,6 +23,8 @@
     ├── ProviderError                a provider that is missing or did not take the work
     ├── NativeLibraryError           a library of kernels that cannot be built or loaded
     ├── InstallationError            a missing or clashing package
+    ├── ServerError                  a server that is away, refuses, or does not speak the protocol
+    ├── DeploymentError              files for a server that do not fit the model; exit status 1
     ├── ProofError                   the verdict is fail or vacuous; exit status 1
     ├── DisagreementError            PyTorch and ONNX Runtime see other classes; exit status 1
     └── DifferenceError              two models differ; exit status 1
@@ -137,6 +139,16 @@ class NativeLibraryError(DlzooError):
 
 class InstallationError(DlzooError):
     """A package that is missing, or two that clash."""
+
+
+class ServerError(DlzooError):
+    """An inference server that is away, refuses a request, or does not speak the protocol."""
+
+
+class DeploymentError(DlzooError):
+    """Files for a server that do not fit the model or the server's own schema."""
+
+    exit_code = 1
 
 
 class ProofError(DlzooError):

@@ -11,6 +11,7 @@ import typer
 from dlzoo import __version__
 from dlzoo.cli import (
     classify,
+    deploy,
     diff,
     doctor,
     evaluate,
@@ -42,6 +43,7 @@ app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("diff")(diff.diff)
 app.command("classify")(classify.classify)
+app.command("deploy")(deploy.deploy)
 app.command("doctor")(doctor.doctor)
 
 

@@ -40,7 +40,7 @@ from dlzoo.export.native_library import (
 )
 from dlzoo.export.onnx_header import OnnxHeader, read_onnx_header
 from dlzoo.export.onnx_nodes import GraphNode, OnnxNodes
-from dlzoo.export.staging import new_bundle
+from dlzoo.export.staging import FolderKind, new_bundle
 from dlzoo.export.tensor_proto import decode_tensor, dtype_name, encode_tensor
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "AxisRange",
     "Bundle",
+    "FolderKind",
     "GoldenSet",
     "GraphNode",
     "Manifest",

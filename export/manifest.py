@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
@@ -49,6 +50,11 @@ class Manifest:
     target: str = "ort-cpu"
     asked_lowerings: dict[str, str] = field(default_factory=dict)
     integer_ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def served_name(self) -> str:
+        """The name under which a server offers the model: what others do not take becomes ``_``."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", self.name).strip("._-") or "model"
 
     def describe_weights(self) -> str:
         """One line on where the weights come from."""

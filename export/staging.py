@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from dlzoo.errors import BundleExistsError, StorageError
@@ -27,8 +28,28 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG}
 
 
+@dataclass(frozen=True)
+class FolderKind:
+    """What a folder of ours is called, the file that it is known by, and a key in that file."""
+
+    noun: str
+    marker: str
+    key: str
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a folder looks like one of this kind: its marker file has the key."""
+        try:
+            document = json.loads((path / self.marker).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(document, dict) and self.key in document
+
+
+BUNDLE = FolderKind("bundle", "manifest.json", "schema_version")
+
+
 @contextmanager
-def new_bundle(target: Path, *, force: bool) -> Iterator[Path]:
+def new_bundle(target: Path, *, force: bool, kind: FolderKind = BUNDLE) -> Iterator[Path]:
     """Yield an empty folder to fill; on normal exit it becomes ``target`` in one step.
 
     On any exception the folder is removed and ``target`` is as it was. Missing parents are made.
@@ -38,13 +59,14 @@ def new_bundle(target: Path, *, force: bool) -> Iterator[Path]:
         target: the final name.
         force: replace a bundle that is there. Anything else that is there and not an empty
             folder is never replaced.
+        kind: what is written, where it is no bundle.
 
     Raises:
         BundleExistsError: the target is taken.
         StorageError: the place cannot be written, or is full.
     """
     final = Path(os.path.realpath(target))
-    _refuse_taken(target, final, force=force)
+    _refuse_taken(target, final, kind, force=force)
     new_parents = [parent for parent in final.parents if not parent.exists()]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -56,12 +78,12 @@ def new_bundle(target: Path, *, force: bool) -> Iterator[Path]:
     try:
         try:
             yield partial
-            _refuse_taken(target, final, force=force)
+            _refuse_taken(target, final, kind, force=force)
             _flush(partial)
             _move_into_place(partial, final)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                _refuse_taken(target, final, force=False)
+                _refuse_taken(target, final, kind, force=False)
             if error.errno in _FULL or _concerns(error, partial):
                 raise _storage_error(target, error) from None
             raise
@@ -94,16 +116,7 @@ def _storage_error(target: Path, error: OSError) -> StorageError:
     )
 
 
-def is_bundle(path: Path) -> bool:
-    """Whether a folder looks like one of ours: its manifest.json names a schema version."""
-    try:
-        document = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and "schema_version" in document
-
-
-def _refuse_taken(target: Path, final: Path, *, force: bool) -> None:
+def _refuse_taken(target: Path, final: Path, kind: FolderKind, *, force: bool) -> None:
     if not os.path.lexists(final):
         return
     if not final.is_dir():
@@ -116,14 +129,14 @@ def _refuse_taken(target: Path, final: Path, *, force: bool) -> None:
         raise _storage_error(target, error) from None
     if is_empty:
         return
-    if not is_bundle(final):
+    if not kind.is_at(final):
         raise BundleExistsError(
-            f"{target} holds files and is not a dlzoo bundle, so it is not replaced. "
+            f"{target} holds files and is not a dlzoo {kind.noun}, so it is not replaced. "
             "Choose another name with -o."
         )
     if not force:
         raise BundleExistsError(
-            f"{target} already holds a bundle. Give --force to replace it, or choose another "
+            f"{target} already holds a {kind.noun}. Give --force to replace it, or choose another "
             "name with -o."
         )
 

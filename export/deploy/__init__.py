@@ -1,1 +1,1 @@
-"""Configurations of inference servers, one server a file."""
+"""Files that inference servers want of a bundle: one server a module, each with write and check."""
