@@ -19,6 +19,7 @@ from dlzoo.cli import (
     info,
     models,
     ops,
+    serve,
     train,
     verify,
 )
@@ -44,6 +45,7 @@ app.command("verify")(verify.verify)
 app.command("diff")(diff.diff)
 app.command("classify")(classify.classify)
 app.command("deploy")(deploy.deploy)
+app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 
 

@@ -73,19 +73,19 @@ def classify(
     (input_name,) = session.input_names
     results = []
     for image in images:
-        array = _network_input(image, manifest)
+        array = network_input(image, manifest)
         scores_K = next(iter(session.run({input_name: array}).values()))[0]
         if not np.isfinite(scores_K).all():
             raise BundleError(
                 f"{describe_source(image)}: {bundle.path} gives scores that are not finite. "
                 f'Run "dlzoo verify {bundle.path}".'
             )
-        top = _best_classes(scores_K, manifest, k)
+        top = best_classes(scores_K, manifest, k)
         results.append(Classification(image=describe_source(image), top=top))
     return results
 
 
-def _network_input(image: ImageSource, manifest: Manifest) -> npt.NDArray[np.generic]:
+def network_input(image: ImageSource, manifest: Manifest) -> npt.NDArray[np.generic]:
     """The input for one image, repeated where the batch size is fixed."""
     assert manifest.preprocessing is not None
     array: npt.NDArray[np.generic]
@@ -97,9 +97,14 @@ def _network_input(image: ImageSource, manifest: Manifest) -> npt.NDArray[np.gen
     return array if isinstance(num_images, str) else np.repeat(array, num_images, axis=0)
 
 
-def _best_classes(
+def best_classes(
     scores_K: npt.NDArray[np.floating], manifest: Manifest, k: int
 ) -> tuple[ClassScore, ...]:
+    """The ``k`` highest of one image's scores, through the bundle's head and labels.
+
+    Raises:
+        BundleError: the bundle names another number of classes.
+    """
     scores_K = scores_K.reshape(-1).astype(np.float64)
     labels = manifest.labels
     if labels is not None and len(labels) != scores_K.size:

@@ -1,0 +1,216 @@
+"""``dlzoo serve``: bundles behind the Open Inference Protocol, over HTTP and gRPC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dlzoo.errors import ArgumentError, InstallationError
+
+if TYPE_CHECKING:
+    from dlzoo.runtime.serve.server import Listening
+
+
+def serve(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE...|MODEL_REPOSITORY",
+            help="Bundles, or a folder of MODEL/VERSION/manifest.json.",
+        ),
+    ],
+    http: Annotated[
+        str, typer.Option(metavar="HOST:PORT|off", help="Where HTTP is served.")
+    ] = "127.0.0.1:8000",
+    grpc: Annotated[
+        str, typer.Option(metavar="HOST:PORT|off", help="Where gRPC is served.")
+    ] = "127.0.0.1:8001",
+    provider: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    allow_fallback: Annotated[
+        bool,
+        typer.Option("--allow-fallback", help="Let nodes run on another provider than asked."),
+    ] = False,
+    native_library: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|off",
+            help="Kernels for operators of domain dlzoo; it runs code from that file. "
+            "[$DLZOO_NATIVE_LIBRARY, or the one built here]",
+            show_default=False,
+        ),
+    ] = "auto",
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="Samples of one request, and of requests run together.")
+    ] = 8,
+    max_delay_ms: Annotated[
+        float, typer.Option(min=0, help="How long a batch that is not full waits for more.")
+    ] = 0.0,
+    queue_size: Annotated[
+        int, typer.Option(min=1, help="Requests that wait, per model; more get status 429.")
+    ] = 256,
+    instances: Annotated[
+        int, typer.Option(min=1, help="Runs of one model at the same time.")
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of one run. [one per core]", show_default=False),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds until a request is given up.")
+    ] = 30.0,
+    max_request_mib: Annotated[
+        int, typer.Option(min=1, max=1024, help="The largest request, uncompressed.")
+    ] = 64,
+    max_json_mib: Annotated[
+        int, typer.Option(min=1, max=1024, help="The largest JSON; binary data are apart.")
+    ] = 8,
+    max_pending_mib: Annotated[
+        int, typer.Option(min=1, help="All requests that are read or answered, together.")
+    ] = 512,
+    max_image_pixels: Annotated[
+        int, typer.Option(min=1, help="The largest image that is decoded.")
+    ] = 50_000_000,
+    refuse_non_finite: Annotated[
+        bool, typer.Option("--refuse-non-finite", help="Refuse inputs with NaN or infinities.")
+    ] = False,
+    poll: Annotated[
+        float, typer.Option(min=0, help="Seconds between looks for new versions; 0: never.")
+    ] = 0.0,
+    keep_versions: Annotated[
+        int, typer.Option(min=1, help="Versions of a model that are served, the newest ones.")
+    ] = 1,
+    fixed_models: Annotated[
+        bool, typer.Option("--fixed-models", help="Let no client load or unload models.")
+    ] = False,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ask clients for the key in this file. [$DLZOO_API_KEY]", show_default=False
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="A PEM certificate: serve HTTPS and gRPC over TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its unencrypted PEM key.")] = None,
+    drain_delay: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds from not ready to not listening, on SIGTERM."),
+    ] = 1.0,
+    drain_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait for requests that have come.")
+    ] = 30.0,
+    json: Annotated[
+        bool, typer.Option("--json", help="The addresses as one JSON document on stdout.")
+    ] = False,
+) -> None:
+    """Serve bundles over HTTP and gRPC, in the Open Inference Protocol.
+
+    Every bundle is proved again before it takes requests. Open the HTTP address in a browser to
+    try a picture. SIGTERM stops the server when it has answered what has come.
+    """
+    import asyncio
+    import logging
+
+    try:
+        from dlzoo.runtime.serve.batching import BatchSettings
+        from dlzoo.runtime.serve.limits import Limits
+        from dlzoo.runtime.serve.served_model import ModelSettings
+        from dlzoo.runtime.serve.server import Address, ServerSettings
+        from dlzoo.runtime.serve.server import serve as run_server
+    except ModuleNotFoundError as error:
+        raise InstallationError(
+            f"dlzoo serve needs the package {(error.name or 'of its extra').split('.')[0]}, "
+            'which is not installed. Run: pip install "dlzoo[serve]"'
+        ) from None
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    http_address, grpc_address = Address.parse(http, "--http"), Address.parse(grpc, "--grpc")
+    if http_address is None and grpc_address is None:
+        raise ArgumentError("--http and --grpc are both off, expected one address at least.")
+    if (tls_cert is None) != (tls_key is None):
+        raise ArgumentError("--tls-cert and --tls-key go together. Give both or none.")
+    for path in (tls_cert, tls_key):
+        if path is not None and not path.is_file():
+            raise ArgumentError(f"{path} is not a file. Give a PEM certificate and its key.")
+    mib = 2**20
+    settings = ServerSettings(
+        http=http_address,
+        grpc=grpc_address,
+        limits=Limits(
+            request_bytes=max_request_mib * mib,
+            json_bytes=max_json_mib * mib,
+            pending_bytes=max(max_pending_mib, max_request_mib) * mib,
+            timeout_s=timeout,
+            image_pixels=max_image_pixels,
+        ),
+        api_key=_api_key(api_key_file),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        fixed_models=fixed_models,
+        poll_s=poll,
+        drain_delay_s=drain_delay,
+        drain_timeout_s=drain_timeout,
+    )
+    model_settings = ModelSettings(
+        provider=provider,
+        allow_fallback=allow_fallback,
+        native_library=native_library,
+        num_threads=threads,
+        refuse_non_finite=refuse_non_finite,
+        batching=BatchSettings(
+            max_batch=max_batch,
+            max_delay_s=max_delay_ms / 1000,
+            queue_size=queue_size,
+            num_instances=instances,
+        ),
+    )
+    asyncio.run(
+        run_server(
+            sources,
+            model_settings,
+            settings,
+            keep_versions=keep_versions,
+            on_ready=_print_as_json if json else _print_ready,
+        )
+    )
+
+
+def _api_key(path: Path | None) -> str | None:
+    """The API key, which no command line should hold: other users of the machine see those."""
+    import os
+
+    key: str | None
+    if path is not None:
+        try:
+            key = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise ArgumentError(
+                f"--api-key-file {path} cannot be read. Give a text file that holds the key."
+            ) from None
+    else:
+        key = os.environ.get("DLZOO_API_KEY")
+        if key is None:
+            return None
+    if not key or not key.isascii() or not key.isprintable():
+        raise ArgumentError(
+            "The API key is empty or holds other characters than printable ASCII. "
+            "Make one: openssl rand -hex 32"
+        )
+    return key
+
+
+def _print_ready(listening: Listening) -> None:
+    models = ", ".join(f"{name} version {version}" for name, version in listening.models)
+    places = [listening.http, listening.grpc and f"grpc://{listening.grpc}"]
+    print(f"ready: {models} at {' and '.join(p for p in places if p)}", flush=True)
+
+
+def _print_as_json(listening: Listening) -> None:
+    import json
+
+    models = [{"name": name, "version": version} for name, version in listening.models]
+    document = {"http": listening.http, "grpc": listening.grpc, "models": models}
+    print(json.dumps(document), flush=True)

@@ -1,0 +1,303 @@
+"""The HTTP side: the protocol's routes, Triton's extensions, images, metrics, and pages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dlzoo.runtime.serve.classify import Classifier
+from dlzoo.runtime.serve.gate import Gate, Receive, Scope, Send
+from dlzoo.runtime.serve.http_body import compressed, declared_length, read_body
+from dlzoo.runtime.serve.http_infer import parse_json, parse_request, response_body
+from dlzoo.runtime.serve.infer_request import OutputTensor
+from dlzoo.runtime.serve.metrics import metrics_registry
+from dlzoo.runtime.serve.model_config import model_config_json
+from dlzoo.runtime.serve.openapi import openapi_document
+from dlzoo.runtime.serve.pages import model_card, page_routes
+from dlzoo.runtime.serve.refusal import Reason, RefusalError
+from dlzoo.runtime.serve.served import Served
+from dlzoo.runtime.serve.served_model import ServedModel
+
+_logger = logging.getLogger("dlzoo.serve")
+#: A request that has waited this long is watched: if its client goes away, it leaves the queue.
+#: Watching costs as much as a small request, so short ones are not.
+_WATCH_AFTER_S = 0.02
+_MAX_MESSAGE = 1000
+
+
+def json_response(
+    document: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A JSON answer."""
+    body = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    return Response(body, status, headers, media_type="application/json")
+
+
+def refusal_response(refusal: RefusalError) -> Response:
+    """The protocol's error object."""
+    headers = {}
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(refusal.retry_after_s)
+    if refusal.reason is Reason.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return json_response(
+        {"error": str(refusal)[:_MAX_MESSAGE]}, refusal.reason.http_status, headers
+    )
+
+
+class InferEndpoint:
+    """``POST …/infer``: an ASGI application of its own, for every request passes here."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers = dict(scope["headers"])
+        with self._served.budget.hold(declared_length(headers, self._served.limits)):
+            response = await self._answer(scope, headers, receive)
+        if response is not None:
+            await response(scope, receive, send)
+
+    async def _answer(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive
+    ) -> Response | None:
+        body = await read_body(receive, headers, self._served.limits)
+        request = parse_request(
+            body, headers.get(b"inference-header-content-length"), self._served.limits
+        )
+        names = scope["path_params"]
+        answer = await _unless_disconnected(
+            self._served.infer(names["model"], names.get("version", ""), request), receive
+        )
+        if answer is None:
+            return None
+        return await self._response(*answer, request.id, headers.get(b"accept-encoding", b""))
+
+    @staticmethod
+    async def _response(
+        model: ServedModel, outputs: list[OutputTensor], request_id: str, accepted: bytes
+    ) -> Response:
+        body, json_size = response_body(model.name, model.version, request_id, outputs)
+        body, encoding = await compressed(body, accepted)
+        headers = {} if encoding is None else {"Content-Encoding": encoding}
+        if json_size is None:
+            return Response(body, headers=headers, media_type="application/json")
+        headers["Inference-Header-Content-Length"] = str(json_size)
+        return Response(body, headers=headers, media_type="application/octet-stream")
+
+
+async def _unless_disconnected(
+    work: Awaitable[tuple[ServedModel, list[OutputTensor]]], receive: Receive
+) -> tuple[ServedModel, list[OutputTensor]] | None:
+    """Wait for an answer; None, and the work is cancelled, if the client goes away first."""
+    task = asyncio.current_task()
+    assert task is not None
+    watcher: asyncio.Task[None] | None = None
+    has_gone = False
+
+    async def watch() -> None:
+        nonlocal has_gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        has_gone = True
+        task.cancel()
+
+    def start_watching() -> None:
+        nonlocal watcher
+        watcher = asyncio.get_running_loop().create_task(watch())
+
+    timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, start_watching)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not has_gone:
+            raise
+        task.uncancel()
+        return None
+    finally:
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
+
+
+class HttpService:
+    """The cold routes: everything but inference."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._classifier = Classifier(served)
+        self._metrics = metrics_registry(served)
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        version = "/v2/models/{model}/versions/{version}"
+        model = "/v2/models/{model}"
+        infer = InferEndpoint(self._served)
+        routes = [
+            Route(f"{model}/infer", infer, methods=["POST"]),
+            Route(f"{version}/infer", infer, methods=["POST"]),
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+            Route("/v2", self.server_metadata),
+            Route("/v2/models/stats", self.statistics),
+            Route("/v2/repository/index", self.index, methods=["POST"]),
+            Route("/v2/repository/models/{model}/load", self.load, methods=["POST"]),
+            Route("/v2/repository/models/{model}/unload", self.unload, methods=["POST"]),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+            *page_routes(self._served),
+        ]
+        for prefix in (model, version):
+            routes += [
+                Route(prefix, self.model_metadata),
+                Route(f"{prefix}/ready", self.model_ready),
+                Route(f"{prefix}/config", self.config),
+                Route(f"{prefix}/stats", self.statistics),
+                Route(f"{prefix}/card", self.card),
+                Route(f"{prefix}/classify", self.classify, methods=["POST"]),
+            ]
+        handlers: dict[Any, Callable[[Any, Any], Response]] = {
+            RefusalError: lambda _, refusal: refusal_response(refusal),
+            HTTPException: _http_error,
+            Exception: _internal_error,
+        }
+        gate = Middleware(Gate, served=self._served, refuse=refusal_response)
+        return Starlette(routes=routes, exception_handlers=handlers, middleware=[gate])
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._classifier.close()
+
+    async def live(self, request: Request) -> Response:
+        """The process answers."""
+        return json_response({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        """New work is taken."""
+        is_ready = self._served.is_ready
+        return json_response({"ready": is_ready}, 200 if is_ready else 503)
+
+    async def server_metadata(self, request: Request) -> Response:
+        """The protocol's server metadata."""
+        return json_response(self._served.metadata())
+
+    async def model_metadata(self, request: Request) -> Response:
+        """The protocol's model metadata."""
+        model = self._model(request)
+        return json_response(model.metadata(self._served.repository.versions_of(model.name)))
+
+    async def model_ready(self, request: Request) -> Response:
+        """A model takes requests."""
+        model = self._model(request)
+        is_ready = self._served.is_ready
+        return json_response({"name": model.name, "ready": is_ready}, 200 if is_ready else 503)
+
+    async def config(self, request: Request) -> Response:
+        """Triton's model configuration."""
+        return json_response(model_config_json(self._model(request)))
+
+    async def card(self, request: Request) -> Response:
+        """What the bundle says about its model, for the page."""
+        return json_response(await asyncio.to_thread(model_card, self._model(request)))
+
+    async def statistics(self, request: Request) -> Response:
+        """Triton's statistics, of one version, of a model, or of all."""
+        models = self._served.repository.models()
+        if "model" in request.path_params:
+            model = self._model(request)
+            wanted = request.path_params.get("version")
+            models = [m for m in models if m.name == model.name]
+            models = [m for m in models if wanted in (None, m.version)]
+        stats = [m.statistics.to_json(m.name, m.version) for m in models]
+        return json_response({"model_stats": stats})
+
+    async def index(self, request: Request) -> Response:
+        """The repository's models and versions."""
+        document = await self._document(request)
+        entries = [
+            {"name": e.name, "version": e.version, "state": e.state, "reason": e.reason}
+            for e in await asyncio.to_thread(self._served.repository.index)
+            if e.state == "READY" or document.get("ready") is not True
+        ]
+        return json_response(entries)
+
+    async def load(self, request: Request) -> Response:
+        """Load a model, or load it again."""
+        self._served.check_may_change_models()
+        document = await self._document(request)
+        parameters = document.get("parameters") or {}
+        if not isinstance(parameters, dict) or parameters:
+            raise RefusalError(
+                "load takes no parameters here: a model is what its bundle says",
+                Reason.UNSUPPORTED,
+            )
+        await self._served.repository.load(request.path_params["model"])
+        return Response(b"", media_type="application/json")
+
+    async def unload(self, request: Request) -> Response:
+        """Take no more requests for a model."""
+        self._served.check_may_change_models()
+        await self._document(request)
+        await self._served.repository.unload(request.path_params["model"])
+        return Response(b"", media_type="application/json")
+
+    async def classify(self, request: Request) -> Response:
+        """The best classes of the image in the body."""
+        text = request.query_params.get("k", "5")
+        if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 6 and int(text) > 0):
+            raise RefusalError(f"k is {text[:40]!r}, expected 1 or more classes")
+        headers = dict(request.scope["headers"])
+        with self._served.budget.hold(declared_length(headers, self._served.limits)):
+            image = await read_body(request.receive, headers, self._served.limits)
+            names = request.path_params
+            return json_response(
+                await self._classifier.classify(
+                    names["model"], names.get("version", ""), image, int(text)
+                )
+            )
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus' text."""
+        text = generate_latest(self._metrics)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def openapi(self, request: Request) -> Response:
+        """The OpenAPI document."""
+        return json_response(openapi_document())
+
+    def _model(self, request: Request) -> ServedModel:
+        names = request.path_params
+        return self._served.repository.get(names["model"], names.get("version", ""))
+
+    async def _document(self, request: Request) -> dict[str, Any]:
+        headers = dict(request.scope["headers"])
+        body = await read_body(request.receive, headers, self._served.limits)
+        document = parse_json(body) if body.strip() else {}
+        if not isinstance(document, dict):
+            raise RefusalError("the request is no JSON object")
+        return document
+
+
+def _http_error(request: Request, error: HTTPException) -> Response:
+    messages = {404: "no such address. See /docs", 405: "this address takes another method"}
+    text = messages.get(error.status_code, error.detail)
+    return json_response({"error": text}, error.status_code, error.headers)
+
+
+def _internal_error(request: Request, error: Exception) -> Response:
+    # Starlette raises it again after this answer, and the server logs it; clients see nothing of it.
+    return refusal_response(
+        RefusalError("internal error; the server's log says more", Reason.INTERNAL)
+    )

@@ -1,0 +1,62 @@
+"""How much a client may ask for: sizes, times, and memory in all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dlzoo.runtime.serve.refusal import Reason, RefusalError
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The limits of one server.
+
+    ``json_bytes`` is less than ``request_bytes``: nothing else runs while a document is parsed
+    (0.15 s for 8 MiB), where binary tensors are taken as they are. ``pending_bytes`` are those of
+    all requests that are being read or answered.
+    """
+
+    request_bytes: int = 64 * _MIB
+    json_bytes: int = 8 * _MIB
+    pending_bytes: int = 512 * _MIB
+    timeout_s: float = 30.0
+    image_pixels: int = 50_000_000
+    num_decoders: int = 2
+    decode_queue_size: int = 32
+
+
+class ByteBudget:
+    """Bytes of requests in memory, over all clients; only the event loop's thread uses it."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._left = num_bytes
+
+    @contextmanager
+    def hold(self, num_bytes: int) -> Iterator[None]:
+        """Count bytes while the block runs.
+
+        Raises:
+            RefusalError: other requests hold too many.
+        """
+        if num_bytes > self._left:
+            raise RefusalError(
+                "the server holds as many requests as its memory limit allows. Try again later",
+                Reason.BUSY,
+                retry_after_s=1,
+            )
+        self._left -= num_bytes
+        try:
+            yield
+        finally:
+            self._left += num_bytes
+
+
+def too_large(what: str, got: int, limit: int) -> RefusalError:
+    """The refusal of something that has more bytes than it may have."""
+    return RefusalError(
+        f"{what} has {got:,} bytes or more, the limit is {limit:,}", Reason.TOO_LARGE
+    )

@@ -1,0 +1,71 @@
+"""Why a request gets no answer: one class, told as an HTTP status and as a gRPC code."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+
+class Reason(Enum):
+    """The kinds of refusal: HTTP status and the name of the gRPC status code.
+
+    Source: google.rpc.code.proto, which gives the HTTP mapping of each code.
+    """
+
+    INVALID = (400, "INVALID_ARGUMENT")
+    UNAUTHENTICATED = (401, "UNAUTHENTICATED")
+    FORBIDDEN = (403, "PERMISSION_DENIED")
+    NOT_FOUND = (404, "NOT_FOUND")
+    TOO_SLOW = (408, "DEADLINE_EXCEEDED")
+    TOO_LARGE = (413, "RESOURCE_EXHAUSTED")
+    BUSY = (429, "RESOURCE_EXHAUSTED")
+    INTERNAL = (500, "INTERNAL")
+    UNSUPPORTED = (501, "UNIMPLEMENTED")
+    UNAVAILABLE = (503, "UNAVAILABLE")
+    DEADLINE = (504, "DEADLINE_EXCEEDED")
+
+    def __init__(self, http_status: int, grpc_code: str) -> None:
+        self.http_status = http_status
+        self.grpc_code = grpc_code
+
+
+class RefusalError(Exception):
+    """A request that gets no answer; the message is for the client and holds no path.
+
+    ``retry_after_s`` says when to try again, for requests that were turned away under load.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        reason: Reason = Reason.INVALID,
+        *,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+#: Two parts or more, so that ``8/16``, ``application/json`` and ``/metrics`` stay as they are.
+_ABSOLUTE_PATH = re.compile(
+    r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\",;]+[/\\])+([^\s/\\:'\",;]*)"
+)
+
+
+def without_paths(text: str, *known: str) -> str:
+    r"""A message without the folders of this machine.
+
+    Args:
+        text: the message.
+        known: folders to strike out by name, whatever characters they hold.
+
+    >>> without_paths("/srv/models/lenet/1: model.onnx was changed")
+    '1: model.onnx was changed'
+    >>> without_paths("/my models/lenet lacks model.onnx", "/my models")
+    'lenet lacks model.onnx'
+    """
+    for folder in sorted(known, key=len, reverse=True):
+        if folder not in ("", "/", "."):
+            text = text.replace(f"{folder}/", "").replace(folder, "the model")
+    return _ABSOLUTE_PATH.sub(lambda match: match[1] or "a folder", text)

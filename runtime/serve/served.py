@@ -1,0 +1,86 @@
+"""What the two protocols share: the models, the limits, and whether new work is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from dlzoo import __version__
+from dlzoo.runtime.serve.infer_request import (
+    InferRequest,
+    OutputTensor,
+    check_outputs,
+    chosen_outputs,
+)
+from dlzoo.runtime.serve.limits import ByteBudget, Limits
+from dlzoo.runtime.serve.refusal import Reason, RefusalError
+from dlzoo.runtime.serve.repository import Repository
+from dlzoo.runtime.serve.served_model import ServedModel
+
+#: The extensions of the protocol, by the names that Triton gives them.
+EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+]
+
+
+class Served:
+    """The state of a server, used by its HTTP and its gRPC side on one event loop."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        limits: Limits,
+        *,
+        api_key: str | None = None,
+        fixed_models: bool = False,
+    ) -> None:
+        self.repository = repository
+        self.limits = limits
+        self.budget = ByteBudget(limits.pending_bytes)
+        self.api_key = api_key
+        self.fixed_models = fixed_models
+        self.is_ready = False
+        self.num_unauthenticated = 0
+
+    def metadata(self) -> dict[str, Any]:
+        """The protocol's server metadata."""
+        return {"name": "dlzoo", "version": __version__, "extensions": EXTENSIONS}
+
+    async def infer(
+        self, name: str, version: str, request: InferRequest, deadline_s: float | None = None
+    ) -> tuple[ServedModel, list[OutputTensor]]:
+        """Answer a request.
+
+        Args:
+            name: the model's.
+            version: empty for the newest one.
+            request: what is asked.
+            deadline_s: seconds from now after which the client has gone.
+
+        Raises:
+            RefusalError: there is no answer, and why.
+        """
+        model = self.repository.get(name, version)
+        check_outputs(request, model)
+        left = [self.limits.timeout_s, deadline_s, request.timeout_s]
+        deadline = asyncio.get_running_loop().time() + min(s for s in left if s is not None)
+        answer = await model.infer(request.inputs, deadline)
+        return model, chosen_outputs(request, model, answer)
+
+    def check_may_change_models(self) -> None:
+        """Make sure that clients may load and unload models.
+
+        Raises:
+            RefusalError: they may not.
+        """
+        if self.fixed_models:
+            raise RefusalError(
+                "this server's models are fixed: it was started with --fixed-models",
+                Reason.FORBIDDEN,
+            )
