@@ -85,8 +85,8 @@ class OptimizerStep:
                 single value; the weights are as they were.
         """
         self._optimizer.zero_grad(set_to_none=True)
-        if self._fabric.world_size == 1:
-            parts = [part for part in parts if len(part)]
+        # Every process leaves out the same parts: those that are empty in all of them.
+        parts = [p for p in parts if p.num_global > p.part * self._fabric.world_size]
         result = StepResult()
         for number, part in enumerate(parts, start=1):
             images, targets = self._moved(part)
@@ -200,7 +200,7 @@ def _explain(error: Exception, where: str, part: Batch) -> NoReturn:
     """Say in one line what torch refuses to compute; raise anything else as it is."""
     if "Expected more than 1" in str(error):
         raise TrainingError(
-            f"{where}: a normalization got {len(part)} image of a single value for each channel, "
+            f"{where}: a normalization got {len(part)} images of a single value for each channel, "
             "which has no variance. Take larger batches, or leave the last one out: --set "
             "loop.drop_last=true."
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -78,9 +79,15 @@ def first_buffers(fabric: Fabric, network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fewer_warnings() -> Iterator[None]:
-    """Silence Fabric's advice on what dlzoo decides by itself."""
+    """Silence Fabric's advice on what dlzoo decides by itself, and its banner."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         warnings.filterwarnings("ignore", message=".*srun.*")
         warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
-        yield
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

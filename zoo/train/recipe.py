@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from dlzoo.zoo.data.augmentation.pipeline import Augmentation
 from dlzoo.zoo.data.normalization import MeanStd, Normalization
@@ -39,9 +39,9 @@ class DataSettings(Settings):
     """The folder that holds a named data set; where absent, the usual places."""
     color: Literal["RGB", "L"] | None = None
     """Colours, or grey levels; the model's own where absent."""
-    resize_size: int | Literal["none"] | None = Field(None, ge=1)
+    resize_size: PositiveInt | Literal["none"] | None = None
     """Pixels of the shorter side after resizing, or none to squeeze; the model's own where absent."""
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[PositiveInt, PositiveInt] | None = None
     """Height and width of what is cut out of the middle; the model's own where absent."""
     validation: float = Field(0.1, ge=0, lt=1)
     """Share of the training images held back to choose the best weights by; 0: the last are taken."""

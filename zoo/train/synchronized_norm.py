@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -65,9 +65,24 @@ class _Synchronized(_BatchNorm):
         self.running_var.lerp_(unbiased_C, weight)
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum; every process's loss depends on all values, so gradients are summed, too."""
+
+    @staticmethod
+    def forward(_context: Any, values: Tensor) -> Tensor:  # type: ignore[override]
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
 def _sum_over_processes(values: Tensor) -> Tensor:
-    """The sum, whose gradient is summed over the processes, too."""
-    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverProcesses.apply(values)  # type: ignore[no-untyped-call]
     return total
 
 

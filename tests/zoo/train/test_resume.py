@@ -1,0 +1,128 @@
+"""A run that is killed and goes on ends with the same bits as one that never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_runs import network_file, small_recipe
+
+from dlzoo.training import train
+from dlzoo.zoo.train.checkpoint import read_tensors
+from dlzoo.zoo.train.recipe import Recipe
+from dlzoo.zoo.train.recipe_file import recipe_to_toml
+from dlzoo.zoo.train.run_folder import LAST
+
+#: Everything that a checkpoint has to hold, at once.
+EVERYTHING = {
+    "loop.epochs": 4,
+    "loop.batch_size": 100,
+    "loop.clip_norm": 0.5,
+    "loop.micro_batches": 2,
+    "loop.checkpoint_minutes": 1e-6,
+    "optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.05},
+    "schedule": {"name": "plateau", "patience": 1, "threshold": 0.5},
+    "weight_average": {"decay": 0.99},
+    "augmentation": [
+        {"name": "rotation", "degrees": 15.0},
+        {"name": "mixup", "alpha": 0.4, "probability": 0.5},
+    ],
+}
+#: Figures that depend on the clock.
+TIMINGS = ("images_per_second", "waiting_percent", "seconds")
+
+#: Trains in the folder, again and again: forks first, so that torch is imported once.
+TRAINER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from dlzoo.training import train
+from dlzoo.zoo.train.run_folder import RunFolder
+import dlzoo.zoo.train.trainer, dlzoo.zoo.train.run_data, dlzoo.export.sources.architecture
+import sklearn.datasets, dlzoo.zoo.train.run_papers
+folder = Path(sys.argv[1])
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        train(RunFolder.open(folder).recipe, folder, resume=True)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    for name in ("best.safetensors", "last.safetensors", "normalization.safetensors"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+    assert rows_of(folder) == rows_of(other)
+    assert (folder / "test.json").read_text() == (other / "test.json").read_text()
+    assert (folder / "run.json").read_text() == (other / "run.json").read_text()
+
+
+def place_of(folder: Path) -> tuple[int, int] | None:
+    """Epoch and batch of the last checkpoint."""
+    if not (folder / LAST).is_file():
+        return None
+    _, facts = read_tensors(folder / LAST)
+    return facts["progress"]["epoch"], facts["progress"]["batch"]
+
+
+def begin(folder: Path, recipe: Recipe) -> None:
+    """A run that was killed as soon as it had its folder."""
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(recipe_to_toml(recipe))
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "num_kills"), [(1, 3), pytest.param(0, 16, marks=pytest.mark.slow)]
+)
+def test_killed_again_and_again(tmp_path: Path, num_workers: int, num_kills: int) -> None:
+    networks = network_file(tmp_path)
+    recipe = small_recipe(
+        f"{networks}:normalized", **EVERYTHING, data__num_workers=num_workers
+    )
+    begin(tmp_path / "killed", recipe)
+    rest = random.Random(num_workers)
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, str(tmp_path / "killed")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    stops = set()
+    with process:
+        assert process.stdin is not None and process.stdout is not None
+        for number in range(num_kills + 1):
+            process.stdin.write("go on\n")
+            process.stdin.flush()
+            child = int(process.stdout.readline())
+            if number < num_kills:
+                time.sleep(rest.uniform(0.1, 1.2))
+                with suppress(ProcessLookupError):  # it has ended already
+                    os.kill(child, signal.SIGKILL)
+            code = int(process.stdout.readline())
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+            stops.add(place_of(tmp_path / "killed"))
+        process.stdin.close()
+    assert code == 0
+    assert any(place is not None and place[1] > 0 for place in stops), stops  # inside an epoch
+    train(recipe, tmp_path / "whole")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
