@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
-from dlzoo.errors import ProofError
+from dlzoo.errors import ArgumentError, ProofError
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, or an .onnx file with --golden.")],
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A bundle, or an .onnx file with --golden; --server needs none with --golden and "
+            "a tolerance."
+        ),
+    ] = None,
     provider: Annotated[
         list[str] | None, typer.Option(help="cpu, cuda, …; repeatable. [cpu]")
     ] = None,
@@ -54,9 +60,31 @@ def verify(
             show_default=False,
         ),
     ] = "auto",
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Prove a running server instead: http[s]://HOST:PORT or grpc[s]://HOST:PORT, any "
+            "that speaks the Open Inference Protocol.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="With --server: the model's name there; the bundle's if absent."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --server: a folder of images, compared by their top class.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="With --server: seconds for one answer.")
+    ] = 30.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Replay a bundle's proof, without PyTorch.
+    """Replay a bundle's proof, without PyTorch, here or on a running server.
 
     Hashes are checked, and the golden data run through the model; the exit status is 1 where
     the verdict is not pass.
@@ -70,6 +98,30 @@ def verify(
         from dlzoo.runtime.recorded import Tolerance
 
         tolerance = Tolerance(rtol=rtol or 0.0, atol=atol or 0.0)
+    if server is not None:
+        from dlzoo.cli.verify_server import verify_server
+
+        unused = {"--provider": provider, "--optimization": optimization, "--against": against}
+        for flag, value in unused.items():
+            if value is not None:
+                raise ArgumentError(
+                    f"{flag} is for a session here, and --server asks a server. Leave one out."
+                )
+        verify_server(
+            server,
+            bundle=bundle,
+            model=model,
+            golden=golden,
+            tolerance=tolerance,
+            data=data,
+            timeout_s=timeout,
+            json=json,
+        )
+        return
+    if model is not None or data is not None:
+        raise ArgumentError("--model and --data need --server. Give it, or leave them out.")
+    if bundle is None:
+        raise ArgumentError('dlzoo verify needs BUNDLE. Run "dlzoo verify --help".')
     with stage_display(quiet=json) as display:
         report = verify_bundle(
             bundle,

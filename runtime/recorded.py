@@ -86,11 +86,11 @@ def recorded_golden_sets(
     """
     session = open_session(path, "cpu", optimization="disabled", native_library=native_library)
     sets, notes = [], []
-    for place in _data_folders(folder):
+    for place in data_folders(folder):
         inputs, recorded = _named(session, place)
         if tolerance is not None:
             noise = {
-                name: _floor_of(tolerance, array, rho2_limit, rhomax_limit)
+                name: floor_of(tolerance, array, rho2_limit, rhomax_limit)
                 for name, array in recorded.items()
             }
         else:
@@ -125,7 +125,7 @@ def recorded_inputs(path: Path, folder: Path) -> list[tuple[str, Arrays]]:
     """
     names = [spec.name for spec in read_onnx_header(path).inputs]
     sets = []
-    for place in _data_folders(folder):
+    for place in data_folders(folder):
         tensors, _ = read_test_data_set(place)
         if len(tensors) != len(names):
             raise BundleError(
@@ -138,7 +138,12 @@ def recorded_inputs(path: Path, folder: Path) -> list[tuple[str, Arrays]]:
     return sets
 
 
-def _data_folders(folder: Path) -> list[Path]:
+def data_folders(folder: Path) -> list[Path]:
+    """The test-data folders inside a folder, in the order of their numbers; else itself.
+
+    Raises:
+        BundleError: it is no folder.
+    """
     if not folder.is_dir():
         raise BundleError(
             f"{folder} is not a folder. Give one that holds input_0.pb and output_0.pb."
@@ -166,7 +171,7 @@ def _named(session: Session, folder: Path) -> tuple[Arrays, Arrays]:
     return named[0], named[1]
 
 
-def _floor_of(
+def floor_of(
     tolerance: Tolerance, recorded: npt.NDArray[Any], rho2_limit: float, rhomax_limit: float
 ) -> NoiseFloor:
     """The floor under which an error of exactly the tolerance is at both limits."""

@@ -1,0 +1,145 @@
+"""A model on a running inference server, over the Open Inference Protocol: http or grpc.
+
+Any server that speaks the protocol will do: dlzoo's own, Triton, KServe, MLServer, OpenVINO's.
+
+Source: https://github.com/kserve/open-inference-protocol
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+import numpy.typing as npt
+
+from dlzoo.errors import ArgumentError
+
+Arrays = dict[str, npt.NDArray[Any]]
+#: The variable that holds the key of a server that wants one.
+API_KEY_VARIABLE = "DLZOO_API_KEY"
+#: What each scheme's servers listen on unless told otherwise.
+_PORTS = {"http": 80, "https": 443, "grpc": 8001, "grpcs": 443}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteTensor:
+    """An input or output as a server declares it: -1 is a size that may be any."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.datatype} {list(self.shape)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFacts:
+    """What a server says of itself and of a model."""
+
+    server: str
+    platform: str
+    versions: tuple[str, ...]
+    inputs: tuple[RemoteTensor, ...]
+    outputs: tuple[RemoteTensor, ...]
+
+    @property
+    def takes_image_files(self) -> bool:
+        """Whether the model's only input are bytes, as of an ensemble that decodes images."""
+        return [tensor.datatype for tensor in self.inputs] == ["BYTES"]
+
+
+class RefusedError(Exception):
+    """A server's refusal of one request, in its own words."""
+
+
+class RemoteModel(Protocol):
+    """One model of a server."""
+
+    url: str
+    model: str
+    #: ``http`` or ``grpc``.
+    protocol: str
+
+    def facts(self) -> RemoteFacts:
+        """Ask what the server and the model are.
+
+        Raises:
+            ServerError: the server is away, has no such model, or speaks another protocol.
+        """
+
+    def infer(self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> Arrays:
+        """Run the model once on the server, for these outputs.
+
+        Raises:
+            RefusedError: the server refuses the request.
+            ServerError: the server is away, or its answer is not the protocol's.
+        """
+
+    def classify(self, image: bytes) -> int | None:
+        """The best class of an image file; None where the server takes no image files.
+
+        Raises:
+            RefusedError: the server refuses the image.
+            ServerError: the server is away, or its answer makes no sense.
+        """
+
+    def close(self) -> None:
+        """Let the connection go."""
+
+
+def connect(url: str, model: str, *, timeout_s: float) -> RemoteModel:
+    """A model of the server at ``url``: ``http[s]://HOST[:PORT]`` or ``grpc[s]://HOST[:PORT]``.
+
+    Nothing is sent yet. A key in the environment variable ``DLZOO_API_KEY`` goes along as
+    ``Authorization: Bearer KEY``.
+
+    Raises:
+        ArgumentError: the URL is none of these.
+        InstallationError: tritonclient is not installed, which holds gRPC's messages.
+    """
+    parts = _split(url)
+    assert parts.hostname
+    key = os.environ.get(API_KEY_VARIABLE, "")
+    if not key.isascii() or not key.isprintable():
+        raise ArgumentError(f"{API_KEY_VARIABLE} holds characters that no header can carry.")
+    where: dict[str, Any] = {
+        "url": url.rstrip("/"),
+        "model": model,
+        "host": parts.hostname,
+        "port": parts.port or _PORTS[parts.scheme],
+        "secure": parts.scheme.endswith("s"),
+        "timeout_s": timeout_s,
+        "api_key": key,
+    }
+    if parts.scheme.startswith("grpc"):
+        from dlzoo.runtime.remote_grpc import GrpcModel
+
+        return GrpcModel(**where)
+    from dlzoo.runtime.remote_http import HttpModel
+
+    return HttpModel(**where, prefix=parts.path.rstrip("/"))
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    is_sound = (
+        parts.scheme in _PORTS
+        and parts.hostname
+        and port != 0
+        and not (parts.username or parts.query or parts.fragment)
+        and not (parts.scheme.startswith("grpc") and parts.path.strip("/"))
+    )
+    if not is_sound:
+        raise ArgumentError(
+            f"--server is {url!r}, expected http://HOST:PORT, https://…, grpc://HOST:PORT or "
+            "grpcs://…."
+        )
+    return parts

@@ -1,0 +1,298 @@
+"""The protocol over HTTP: JSON, with tensors behind it as bytes where the server takes them.
+
+Source: Open Inference Protocol, HTTP/REST; Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from dlzoo.errors import ServerError
+from dlzoo.runtime.remote import (
+    API_KEY_VARIABLE,
+    Arrays,
+    RefusedError,
+    RemoteFacts,
+    RemoteTensor,
+)
+from dlzoo.runtime.remote_tensors import (
+    answer_array,
+    answer_array_from_json,
+    datatype_of,
+    wire_bytes,
+)
+
+_BINARY = "binary_tensor_data"
+_LENGTH = "Inference-Header-Content-Length"
+
+
+class HttpModel:
+    """One model of a server that speaks HTTP, through one connection that is kept open."""
+
+    protocol = "http"
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        model: str,
+        host: str,
+        port: int,
+        secure: bool,
+        timeout_s: float,
+        api_key: str,
+        prefix: str,
+    ) -> None:
+        self.url, self.model = url, model
+        self._timeout_s = timeout_s
+        self._path = f"{prefix}/v2/models/{quote(model, safe='')}"
+        self._prefix = prefix
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._takes_bytes: bool | None = None
+        if secure:
+            self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, port, timeout=timeout_s, context=ssl.create_default_context()
+            )
+        else:
+            self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._connection.close()
+
+    def facts(self) -> RemoteFacts:
+        """Ask what the server and the model are.
+
+        Raises:
+            ServerError: the server is away, has no such model, or speaks another protocol.
+        """
+        server = self._server_facts()
+        status, body, _ = self._send("GET", self._path)
+        if status != 200:
+            self._refuse_model(status, body)
+        document = self._document(body, f"GET {self._path}")
+        try:
+            return RemoteFacts(
+                server=f"{server.get('name', 'a server')} {server.get('version', '')}".strip(),
+                platform=str(document.get("platform", "")),
+                versions=tuple(str(version) for version in document.get("versions") or ()),
+                inputs=_tensors(document["inputs"]),
+                outputs=_tensors(document["outputs"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._not_the_protocol(f"GET {self._path} lacks {error}") from None
+
+    def infer(self, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> Arrays:
+        """Run the model once on the server, for these outputs.
+
+        Raises:
+            RefusedError: the server refuses the request.
+            ServerError: the server is away, or its answer is not the protocol's.
+        """
+        if self._takes_bytes is None:
+            self._server_facts()
+        tensors, parts = [], []
+        for name, array in inputs.items():
+            datatype = datatype_of(array)
+            tensor: dict[str, Any] = {
+                "name": name,
+                "datatype": datatype,
+                "shape": list(array.shape),
+            }
+            if self._takes_bytes:
+                parts.append(wire_bytes(datatype, array))
+                tensor["parameters"] = {"binary_data_size": len(parts[-1])}
+            else:
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise RefusedError(
+                        "JSON has no NaN or Inf, and the server takes no binary data"
+                    )
+                tensor["data"] = array.reshape(-1).tolist()
+            tensors.append(tensor)
+        asked = {"binary_data": True} if self._takes_bytes else {}
+        document = {
+            "inputs": tensors,
+            "outputs": [{"name": name, "parameters": asked} for name in outputs],
+        }
+        head = json.dumps(document, allow_nan=False).encode()
+        headers = {"Content-Type": "application/json"}
+        if self._takes_bytes:
+            headers = {"Content-Type": "application/octet-stream", _LENGTH: str(len(head))}
+        status, body, length = self._send(
+            "POST", f"{self._path}/infer", b"".join([head, *parts]), headers
+        )
+        if status != 200:
+            self._refuse(status, body)
+        return self._arrays(body, length)
+
+    def classify(self, image: bytes) -> int | None:
+        """The best class of an image file; None where the server takes no image files.
+
+        Raises:
+            RefusedError: the server refuses the image.
+            ServerError: the server is away, or its answer makes no sense.
+        """
+        path = f"{self._path}/classify"
+        headers = {"Content-Type": "application/octet-stream"}
+        status, body, _ = self._send("POST", path, image, headers)
+        if status in (404, 405, 501):
+            return None
+        if status != 200:
+            self._refuse(status, body)
+        try:
+            return int(self._document(body, f"POST {path}")["classes"][0]["index"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise self._not_the_protocol(f"POST {path} lacks {error}") from None
+
+    def _server_facts(self) -> dict[str, Any]:
+        path = f"{self._prefix}/v2"
+        status, body, _ = self._send("GET", path)
+        if status == 401:
+            self._refuse_key(body)
+        document = self._document(body, f"GET {path}") if status == 200 else {}
+        if status not in (200, 404):
+            raise self._not_the_protocol(f"GET {path} gave status {status}")
+        extensions = document.get("extensions")
+        self._takes_bytes = isinstance(extensions, list) and _BINARY in extensions
+        return document
+
+    def _arrays(self, body: bytes, length: str | None) -> Arrays:
+        head, rest = body, memoryview(b"")
+        if length is not None:
+            if not length.isdigit() or int(length) > len(body):
+                raise self._not_the_protocol(f"{_LENGTH} is {length!r} of {len(body)} bytes")
+            head, rest = body[: int(length)], memoryview(body)[int(length) :]
+        arrays: Arrays = {}
+        try:
+            for output in self._document(head, "the answer")["outputs"]:
+                name, datatype = str(output["name"]), str(output["datatype"])
+                shape = tuple(int(size) for size in output["shape"])
+                size = (output.get("parameters") or {}).get("binary_data_size")
+                if size is None:
+                    arrays[name] = answer_array_from_json(
+                        name, datatype, shape, output["data"]
+                    )
+                    continue
+                if not 0 <= int(size) <= len(rest):
+                    raise ValueError(f"{name!r} has {size} bytes, {len(rest)} came")
+                arrays[name] = answer_array(name, datatype, shape, rest[: int(size)])
+                rest = rest[int(size) :]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise self._not_the_protocol(f"the answer cannot be read: {error}") from None
+        return arrays
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes, str | None]:
+        """Status, body and the length of its JSON; a connection gone idle is opened again."""
+        for again in (True, False):
+            had_connection = self._connection.sock is not None
+            try:
+                self._connection.request(
+                    method, path, body, {**self._headers, **(headers or {})}
+                )
+                answer = self._connection.getresponse()
+                return answer.status, answer.read(), answer.getheader(_LENGTH)
+            except (
+                http.client.RemoteDisconnected,
+                BrokenPipeError,
+                ConnectionResetError,
+            ) as error:
+                self._connection.close()
+                # Inference may be asked twice: it changes nothing on the server.
+                if not (again and had_connection):
+                    raise self._away(str(error) or "it closed the connection") from None
+            except TimeoutError:
+                self._connection.close()
+                raise ServerError(
+                    f"{self.url} did not answer within {self._timeout_s:g} s. "
+                    "Look at the server's log, or give --timeout."
+                ) from None
+            except (OSError, http.client.HTTPException) as error:
+                self._connection.close()
+                raise self._away(getattr(error, "strerror", None) or str(error)) from None
+        raise AssertionError("unreachable")
+
+    def _document(self, body: bytes, what: str) -> dict[str, Any]:
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise self._not_the_protocol(f"{what} is no JSON object")
+        return document
+
+    def _away(self, reason: str) -> ServerError:
+        return ServerError(
+            f"{self.url} cannot be reached: {' '.join(reason.split())}. "
+            "Start the server, or mend --server."
+        )
+
+    def _not_the_protocol(self, what: str) -> ServerError:
+        return ServerError(
+            f"{self.url} does not speak the Open Inference Protocol: {what}. Mend --server."
+        )
+
+    def _refuse_key(self, body: bytes) -> NoReturn:
+        raise ServerError(
+            f"{self.url} wants an API key: {_message(body)}. Set {API_KEY_VARIABLE}."
+        )
+
+    def _refuse_model(self, status: int, body: bytes) -> NoReturn:
+        if status in (401, 403):
+            self._refuse_key(body)
+        names = self._names()
+        offer = f"It has {', '.join(names)}; g" if names else "G"
+        raise ServerError(
+            f"{self.url} has no model {self.model!r} (status {status}: {_message(body)}). "
+            f"{offer}ive --model."
+        )
+
+    def _names(self) -> list[str]:
+        """The models that the server lists, where it lists them (Triton's extension)."""
+        headers = {"Content-Type": "application/json"}
+        path = f"{self._prefix}/v2/repository/index"
+        status, body, _ = self._send("POST", path, b"{}", headers)
+        try:
+            entries = json.loads(body) if status == 200 else []
+            return sorted({str(entry["name"]) for entry in entries})[:10]
+        except (ValueError, KeyError, TypeError):
+            return []
+
+    def _refuse(self, status: int, body: bytes) -> NoReturn:
+        if status in (401, 403):
+            self._refuse_key(body)
+        raise RefusedError(f"the server refuses it with status {status}: {_message(body)}")
+
+
+def _message(body: bytes) -> str:
+    """A server's own words, in one short line."""
+    try:
+        document = json.loads(body)
+        text = str(document.get("error") or document.get("detail") or "no reason given")
+    except (ValueError, AttributeError):
+        text = body.decode("utf-8", "replace")
+    return " ".join(text.split())[:300].rstrip(".") or "no reason given"
+
+
+def _tensors(entries: Any) -> tuple[RemoteTensor, ...]:
+    return tuple(
+        RemoteTensor(
+            name=str(entry["name"]),
+            datatype=str(entry["datatype"]),
+            shape=tuple(int(size) for size in entry["shape"]),
+        )
+        for entry in entries
+    )
