@@ -141,6 +141,7 @@ def open_session(
     num_threads: int | None = None,
     native_library: str | Path = AUTO,
     allow_tf32: bool = False,
+    session_config: Mapping[str, str] | None = None,
 ) -> Session:
     """Open a model on one provider, and make sure that this provider does the work.
 
@@ -158,6 +159,7 @@ def open_session(
         native_library: kernels for operators of domain ``dlzoo``, where the model has any and runs
             on the CPU: a path, ``auto`` or ``off``, as for ``custom_ops.find_native_library``.
         allow_tf32: let CUDA round the factors of products to 10 bits of fraction.
+        session_config: ONNX Runtime's session configuration entries.
 
     Raises:
         BundleError: the file is damaged, unsafe or not understood.
@@ -182,7 +184,13 @@ def open_session(
     if allow_tf32 and "use_tf32" in provider_options:
         provider_options["use_tf32"] = "1"
     session = _inference_session(
-        path, wanted, optimization, num_threads, library, provider_options
+        path,
+        wanted,
+        optimization,
+        num_threads,
+        library,
+        provider_options,
+        session_config or {},
     )
 
     actual = [short_name(name) for name in session.get_providers()]
@@ -230,6 +238,7 @@ def _inference_session(
     num_threads: int | None,
     library: NativeLibrary | None,
     provider_options: dict[str, str],
+    session_config: Mapping[str, str],
 ) -> Any:
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -238,6 +247,8 @@ def _inference_session(
     )
     options.log_severity_level = 4
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    for key, value in session_config.items():
+        options.add_session_config_entry(key, value)
     if num_threads is not None:
         options.intra_op_num_threads = num_threads
     if library is not None:
