@@ -119,7 +119,21 @@ class OptimizerStep:
                     error_if_nonfinite=False,
                 )
             )
-        self._optimizer.step()
+        try:
+            self._optimizer.step()
+        except RuntimeError as error:
+            # The first step makes what the optimizer remembers of each weight.
+            if is_out_of_memory(error):
+                raise TrainingError(
+                    f"{where}: memory is too small for what the optimizer keeps beside the "
+                    "weights. Take one that keeps less (sgd), or a smaller network."
+                ) from None
+            if "without overflow" in str(error):
+                raise TrainingError(
+                    f"{where}: the learning rate is too large for a number of the network's type. "
+                    "Take a lower one (--lr)."
+                ) from None
+            raise
         return result
 
     def _add_part(

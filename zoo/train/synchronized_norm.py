@@ -69,13 +69,13 @@ class _SumOverProcesses(torch.autograd.Function):
     """The sum; every process's loss depends on all values, so gradients are summed, too."""
 
     @staticmethod
-    def forward(_context: Any, values: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(_context: Any, values: Tensor) -> Tensor:
         total = values.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone()
         dist.all_reduce(total)
         return total
