@@ -136,11 +136,12 @@ def mean_bundle(
     scale: float = 1.0,
     size: int = 8,
     work: int = 0,
+    width: int = 512,
     **changes: Any,
 ) -> Bundle:
     """Grey images [batch, 1, size, size] to two scores: (scale · mean, -scale · mean).
 
-    ``work`` matrix products of 512 x 512 per sample make it slow.
+    ``work`` matrix products of ``width`` x ``width`` per sample make it slow.
     """
     inputs = (TensorSpec(name="image", dtype="float32", dims=("batch", 1, size, size)),)
     outputs = (TensorSpec(name="scores", dtype="float32", dims=("batch", 2)),)
@@ -153,11 +154,11 @@ def mean_bundle(
     initializers = [numpy_helper.from_array(weight, "weight")]
     last = "answer"
     if work:
-        # batch x 512 x 512 zeros times a matrix, again and again: nothing is added, time passes.
+        # batch x width x width zeros times a matrix, again and again: nothing is added, time passes.
         rng = np.random.default_rng(0)
         initializers += [
-            numpy_helper.from_array(rng.random((512, 512), np.float32), "matrix"),
-            numpy_helper.from_array(np.zeros((1, 512, 512), np.float32), "zeros"),
+            numpy_helper.from_array(rng.random((width, width), np.float32), "matrix"),
+            numpy_helper.from_array(np.zeros((1, width, width), np.float32), "zeros"),
             numpy_helper.from_array(np.array([1, 2]), "axes"),
             numpy_helper.from_array(np.array([2], np.int64), "last"),
         ]

@@ -13,6 +13,7 @@ from PIL import Image
 from dlzoo.errors import BundleError, ImageError
 from dlzoo.export.bundle import Manifest
 from dlzoo.runtime.classify import best_classes, network_input
+from dlzoo.runtime.preprocess import ImageSpec
 from dlzoo.runtime.serve.datatypes import Array
 from dlzoo.runtime.serve.refusal import Reason, RefusalError, without_paths
 from dlzoo.runtime.serve.served import Served
@@ -114,9 +115,13 @@ def _decode(image: bytes, manifest: Manifest, max_pixels: int) -> Array:
         raise RefusalError(
             "the body is no image that can be read, expected JPEG, PNG or WebP"
         ) from None
-    if width * height > max_pixels:
-        raise _too_many_pixels(max_pixels)
     try:
+        assert manifest.preprocessing is not None
+        geometry = ImageSpec.from_mapping(manifest.preprocessing)
+        # One that is long and narrow is small, and huge when its shorter side is resized.
+        resized_height, resized_width = geometry.resized_size(height, width)
+        if max(width * height, resized_height * resized_width) > max_pixels:
+            raise _too_many_pixels(max_pixels)
         return network_input(image, manifest)
     except ImageError as error:
         raise RefusalError(without_paths(str(error))) from None
@@ -125,4 +130,6 @@ def _decode(image: bytes, manifest: Manifest, max_pixels: int) -> Array:
 
 
 def _too_many_pixels(max_pixels: int) -> RefusalError:
-    return RefusalError(f"the image has more than {max_pixels:,} pixels", Reason.TOO_LARGE)
+    return RefusalError(
+        f"the image has more than {max_pixels:,} pixels, as it is or resized", Reason.TOO_LARGE
+    )
