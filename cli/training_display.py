@@ -72,7 +72,9 @@ def _figure(row: Mapping[str, Any]) -> str:
 
 def _header(report: EpochReport) -> str:
     figure = _FIGURES[_figure(report.row)]
-    return f"  epoch   train loss   {figure:>7}   validation loss   {figure:>7}   images/s     time"
+    return (
+        f"  epoch   train loss  {figure:>8}   validation loss  {figure:>8}   images/s     time"
+    )
 
 
 def _epoch_line(report: EpochReport) -> str:
@@ -82,8 +84,8 @@ def _epoch_line(report: EpochReport) -> str:
     loss = f"{row['validation_loss']:.4f}" if has_validation else "-"
     is_best = report.is_best and has_validation
     return (
-        f"{epoch:>7}   {row['train_loss']:>10.4f}   {_percent(row, f'train_{figure}'):>7}   "
-        f"{loss:>15}   {_percent(row, f'validation_{figure}'):>7}   "
+        f"{epoch:>7}   {row['train_loss']:>10.4f}  {_percent(row, f'train_{figure}'):>8}   "
+        f"{loss:>15}  {_percent(row, f'validation_{figure}'):>8}   "
         f"{row['images_per_second']:>8,.0f}   {_clock(row['seconds']):>6}{' *' if is_best else ''}"
     )
 
