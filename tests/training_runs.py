@@ -13,7 +13,11 @@ from dlzoo.zoo.train.recipe_file import recipe_from_toml, recipe_to_toml
 
 #: Networks for the digits as they are, 8 x 8.
 NETWORKS = """
-import torch
+import multiprocessing
+import os
+import signal
+import time
+
 from torch import nn
 
 
@@ -57,6 +61,29 @@ def of_endless_slope():
     network = tiny()
     network.insert(2, RootOfZero())
     return network
+
+
+class LosesItsWorker(nn.Module):
+    def forward(self, x):
+        if self.training:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            time.sleep(60)
+        return x
+
+
+def losing_its_worker():
+    return nn.Sequential(LosesItsWorker(), *tiny())
+
+
+def wide():
+    layers = [nn.Conv2d(1, 256, 1), nn.ReLU()]
+    for _ in range(2):
+        layers += [nn.Conv2d(256, 256, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
+
+
+def heavy():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 10))
 
 
 def of_seven_classes():

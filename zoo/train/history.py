@@ -74,6 +74,6 @@ class History:
         columns = [name for name in COLUMNS if any(name in row for row in self.rows)]
         columns += sorted({key for row in self.rows for key in row} - set(columns))
         with replaced_file(self._csv) as part, part.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, columns, restval="")
+            writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from dlzoo.zoo.train.prediction import Prediction
 from dlzoo.zoo.train.recipe import Recipe
 from dlzoo.zoo.train.run_folder import CURVES, SAMPLES, TEST, RunFolder
 from dlzoo.zoo.train.schedules import plotted_factors
+from dlzoo.zoo.train.score_tables import confusion_csv, per_class_csv
 
 _NUM_SAMPLES = 32
 #: Beyond so many classes a confusion matrix is no table that anybody reads.
@@ -93,37 +93,18 @@ def write_class_tables(
     num_classes = len(class_names)
     if outputs.dim() != 2 or outputs.shape[1] != num_classes:
         return
+    metrics: ClassificationMetrics | MultiLabelMetrics
     if targets.dim() == 2:
-        several = MultiLabelMetrics(num_classes)
-        several.update(torch.sigmoid(outputs), targets)
-        rows = several.per_class()
+        metrics = MultiLabelMetrics(num_classes)
+        metrics.update(torch.sigmoid(outputs), targets)
     else:
         metrics = ClassificationMetrics(num_classes)
         metrics.update(outputs, targets)
-        rows = metrics.per_class()
         if num_classes <= _MAX_CONFUSION:
-            header = ["", *class_names]
-            table = metrics.confusion_KK.tolist()
-            _write_csv(
-                folder / "confusion.csv",
-                [
-                    header,
-                    *([name, *row] for name, row in zip(class_names, table, strict=True)),
-                ],
-            )
-    columns = list(rows[0])
-    _write_csv(
-        folder / "classes.csv",
-        [
-            ["class", *columns],
-            *(
-                [name, *(row[column] for column in columns)]
-                for name, row in zip(class_names, rows, strict=True)
-            ),
-        ],
-    )
+            _write(folder / "confusion.csv", confusion_csv(metrics, class_names))
+    _write(folder / "classes.csv", per_class_csv(metrics, class_names))
 
 
-def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    with replaced_file(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(rows)
+def _write(path: Path, text: str) -> None:
+    with replaced_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,11 +118,16 @@ class RunState:
         }
         write_tensors(path, tensors, facts)
 
-    def load(self, path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    def load(
+        self,
+        path: Path,
+        load_rest: Callable[[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]], None],
+    ) -> None:
         """Go back to where a checkpoint was written.
 
-        Returns:
-            All tensors by prefix, and all facts.
+        Args:
+            path: of the file.
+            load_rest: takes the further state, from all tensors by prefix and all facts.
 
         Raises:
             CheckpointError: it is damaged, or of another run.
@@ -143,6 +148,7 @@ class RunState:
             rank = self.fabric.global_rank
             if rank < len(facts["random"]):
                 restore_random_state(tensors[f"random.{rank}"], facts["random"][rank])
+            load_rest(tensors, facts)
         except CheckpointMismatchError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -150,7 +156,6 @@ class RunState:
                 f"{path} does not go with this run: {describe_exception(error)}. Start the run "
                 "again."
             ) from None
-        return tensors, facts
 
     def _require_own(self, path: Path, origin: Any) -> None:
         if origin == self.origin:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -75,13 +75,8 @@ class Trainer:
         self._average = recipe.weight_average.start(network) if recipe.weight_average else None
         self._schedule = recipe.schedule.start(loop.epochs, batches.num_batches)
         self.progress = Progress()
-        self._state = RunState(
-            fabric,
-            network,
-            self._optimizer,
-            self.progress,
-            origin_of(recipe, len(batches.dataset)),
-        )
+        origin = origin_of(recipe, len(batches.dataset))
+        self._state = RunState(fabric, network, self._optimizer, self.progress, origin)
         self._step = OptimizerStep(
             fabric,
             self._network,
@@ -107,11 +102,15 @@ class Trainer:
         path = self._folder.path / LAST
         if not path.is_file():
             return
-        tensors, facts = self._state.load(path)
-        if self._average is not None:
-            self._average.load(tensors.get("average", {}))
-        self._schedule.load_state(facts["schedule"])
+        self._state.load(path, self._load_rest)
         self._history = History(self._folder.path, num_rows=self.progress.num_rows)
+
+    def _load_rest(
+        self, tensors: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]
+    ) -> None:
+        if self._average is not None:
+            self._average.load(tensors["average"])
+        self._schedule.load_state(facts["schedule"])
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the end; the rows of the history.
