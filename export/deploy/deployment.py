@@ -53,6 +53,30 @@ TARGETS = {
         graph="{name}/1/model.onnx",
         editable=("*/config.pbtxt",),
     ),
+    "kserve": Target(
+        title="KServe",
+        write="kserve:write",
+        check="kserve:check",
+        graph="storage/{name}/1/model.onnx",
+        editable=("inference-service.json", "storage/*/config.pbtxt"),
+    ),
+    "ovms": Target(
+        title="OpenVINO Model Server",
+        write="ovms:write",
+        check="ovms:check",
+        graph="{name}/1/model.onnx",
+        editable=("config.json",),
+    ),
+    "docker": Target(
+        title="an image of dlzoo serve",
+        write="docker:write",
+        check="docker:check",
+        graph="models/{name}/1/model.onnx",
+        editable=(
+            *("Dockerfile", "requirements.lock", "kubernetes.json"),
+            *("prometheus.json", "grafana-dashboard.json"),
+        ),
+    ),
 }
 
 

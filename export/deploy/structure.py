@@ -2,7 +2,7 @@
 
 A schema is one of
 
-    str, int, bool, ...      a value of that type (a bool is no int)
+    str, int, bool, ...      a value of that type (a bool is no int); a tuple of them is any one
     ANY                      whatever there is
     frozenset({...})         one of these values
     Text(pattern, example)   a text that the whole pattern matches
@@ -114,6 +114,7 @@ def _value_fault(value: Any, schema: Any) -> str:
         return "" if isinstance(value, list) else f"is {shown}, expected a list"
     if isinstance(schema, dict):
         return "" if isinstance(value, dict) else f"is {shown}, expected an object"
-    if isinstance(value, schema) and (schema is bool or not isinstance(value, bool)):
+    kinds = schema if isinstance(schema, tuple) else (schema,)
+    if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
         return ""
-    return f"is {shown}, expected {_NAMES.get(schema, schema.__name__)}"
+    return f"is {shown}, expected {' or '.join(_NAMES.get(k, k.__name__) for k in kinds)}"
