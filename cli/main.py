@@ -85,13 +85,12 @@ def main() -> NoReturn:
     except DlzooError as error:
         status = error.exit_code
         _complain(str(error))
+        if status == _INTERRUPTED:
+            _end_interrupted()
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
         _complain("interrupted; nothing was left behind.")
-        # Python ends itself by SIGINT where the interrupt hit code that a C extension runs while
-        # it is imported, whoever caught the exception since: sys.exit would not give 130.
-        sys.stderr.flush()
-        os._exit(status)
+        _end_interrupted()
     except BrokenPipeError:
         # The reader (head, less) went away; Python's own flush at exit must not complain too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,6 +106,14 @@ def main() -> NoReturn:
         command = context.command_path if context is not None else "dlzoo"
         _complain(f'{error.format_message().rstrip(".")}. Run "{command} --help".')
     sys.exit(status)
+
+
+def _end_interrupted() -> NoReturn:
+    # Python ends itself by SIGINT where the interrupt hit code that a C extension runs while it is
+    # imported, whoever caught the exception since: sys.exit would not give 130.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_INTERRUPTED)
 
 
 def _complain(message: str) -> None:

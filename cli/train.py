@@ -134,6 +134,8 @@ def _run(plan: Recipe, folder: Path, *, is_resumed: bool, device: str, json: boo
                 on_bytes=display.show_bytes,
             )
     except KeyboardInterrupt:
+        if not (folder / "recipe.toml").is_file():
+            raise  # it had not begun
         raise InterruptedRunError(
             f"interrupted. Go on from the last checkpoint with: dlzoo train --resume {folder}"
         ) from None

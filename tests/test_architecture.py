@@ -101,7 +101,16 @@ def test_importing_dlzoo_loads_nothing_heavy() -> None:
     assert loaded_by("import dlzoo") == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["export", "--help"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["--version"],
+    ],
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     statement = f"sys.argv = ['dlzoo', *{arguments}]; import dlzoo.cli.main as m; m.main()"
     assert loaded_by(statement) == set()
