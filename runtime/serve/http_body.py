@@ -39,12 +39,13 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limits: Limit
     Raises:
         RefusalError: it is too large, takes too long, is cut off, or is not what its encoding says.
     """
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        body = await _read_rest(receive, body, limits)
-    elif message["type"] == "http.disconnect":
-        raise RefusalError("the client went away")
+    try:
+        async with asyncio.timeout(limits.timeout_s):
+            body = await _read_parts(receive, limits)
+    except TimeoutError:
+        raise RefusalError(
+            f"the request did not arrive within {limits.timeout_s:g} s", Reason.TOO_SLOW
+        ) from None
     encoding = headers.get(b"content-encoding")
     if encoding is None or encoding == b"identity":
         return body
@@ -53,25 +54,20 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limits: Limit
     )
 
 
-async def _read_rest(receive: Receive, first: bytes, limits: Limits) -> bytes:
-    parts, num_bytes = [first], len(first)
-    try:
-        async with asyncio.timeout(limits.timeout_s):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise RefusalError("the client went away")
-                part = message.get("body", b"")
-                num_bytes += len(part)
-                if num_bytes > limits.request_bytes:
-                    raise too_large("the request", num_bytes, limits.request_bytes)
-                parts.append(part)
-                if not message.get("more_body"):
-                    return b"".join(parts)
-    except TimeoutError:
-        raise RefusalError(
-            f"the request did not arrive within {limits.timeout_s:g} s", Reason.TOO_SLOW
-        ) from None
+async def _read_parts(receive: Receive, limits: Limits) -> bytes:
+    parts: list[bytes] = []
+    num_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusalError("the client went away")
+        part: bytes = message.get("body", b"")
+        num_bytes += len(part)
+        if num_bytes > limits.request_bytes:
+            raise too_large("the request", num_bytes, limits.request_bytes)
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts) if len(parts) > 1 else part
 
 
 def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:

@@ -87,7 +87,7 @@ class Repository:
         """
         versions = self._loaded.get(name)
         if not versions:
-            known = "is not loaded" if name in self._folders() else "is unknown"
+            known = "is not loaded" if name in self._unloaded else "is unknown"
             raise RefusalError(f"model {name[:100]!r} {known}", Reason.NOT_FOUND)
         if not version:
             return next(iter(versions.values()))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dlzoo.errors import ArgumentError, BundleError, DlzooError
+from dlzoo.errors import ArgumentError, BundleError, DlzooError, ProofError
 from dlzoo.export.bundle import Bundle
 from dlzoo.runtime.custom_ops import AUTO
 from dlzoo.runtime.serve.batching import Arrays, Batcher, BatchSettings
@@ -89,8 +89,9 @@ class ServedModel:
             native_library=settings.native_library,
         )
         if not report:
-            raise BundleError(
-                f"{path}: the verdict is {report.verdict}. {report.explanation} It is not served."
+            raise ProofError(
+                f"{path}: the verdict is {report.verdict}. {report.explanation} It is not served.",
+                report=report,
             )
         session = _open(bundle, settings, settings.num_threads)
         model = cls(name, version, bundle, session, settings, digest=digest)

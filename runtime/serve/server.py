@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +129,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     with contextlib.ExitStack() as stack:
+        _check_certificate(settings)
         # The ports first: where one is taken, nothing is loaded in vain.
         http_socket = None
         if settings.http is not None:
@@ -247,14 +249,26 @@ def _http_server(service: HttpService, settings: ServerSettings) -> uvicorn.Serv
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
+    return _HttpServer(config)
+
+
+def _check_certificate(settings: ServerSettings) -> None:
+    """What HTTP and gRPC would each say in their own way, or not at all."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+
+    def refuse_password() -> str:
+        raise ValueError("the key is encrypted")
+
     try:
-        config.load()
-    except OSError as error:  # ssl.SSLError is one
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, refuse_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ArgumentError(
-            f"--tls-cert and --tls-key cannot be used: {error.strerror or error}. "
+            f"--tls-cert and --tls-key cannot be used: {reason}. "
             "Give a PEM certificate and its unencrypted key."
         ) from None
-    return _HttpServer(config)
 
 
 def _grpc_server(served: Served, settings: ServerSettings) -> tuple[Any, Address | None]:

@@ -1,9 +1,9 @@
 """Versions come and go: a proved one takes over, a bad one leaves the old one serving."""
 
 import asyncio
-import json
 import shutil
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from served_bundles import break_model, mean_bundle
 
-from dlzoo.errors import ArgumentError, BundleError
+from dlzoo.errors import ArgumentError, BundleError, ProofError
 from dlzoo.runtime.serve.refusal import Reason, RefusalError
 from dlzoo.runtime.serve.repository import Repository
 from dlzoo.runtime.serve.served_model import ModelSettings
+from dlzoo.runtime.serve.signature import Signature
 
 Test = Callable[[Repository], Coroutine[Any, Any, None]]
 
@@ -209,18 +210,13 @@ def test_a_bad_model_does_not_start(tmp_path: Path) -> None:
     async def test(repository: Repository) -> None:
         raise AssertionError("it was loaded")
 
-    with pytest.raises(BundleError, match=r"the verdict is fail.*It is not served"):
+    with pytest.raises(ProofError, match=r"the verdict is fail.*It is not served"):
         run(test, bundle)
 
 
 def test_dtypes_that_cannot_be_served_are_refused(tmp_path: Path) -> None:
-    bundle = mean_bundle(tmp_path / "bundle").path
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["inputs"][0]["dtype"] = "bfloat16"
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
-
-    async def test(repository: Repository) -> None:
-        raise AssertionError("it was loaded")
-
-    with pytest.raises(BundleError):
-        run(test, bundle)
+    manifest = mean_bundle(tmp_path / "bundle").manifest
+    (spec,) = manifest.inputs
+    half = replace(manifest, inputs=(replace(spec, dtype="bfloat16"),))
+    with pytest.raises(BundleError, match="dtype bfloat16, which cannot be served"):
+        Signature(half, max_batch=8)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -269,9 +270,10 @@ def test_no_torch_no_onnx_and_loopback_alone(server: ServingProcess) -> None:
     assert listening == {f"0100007F:{port:04X}"}
 
 
-def test_non_finite_inputs_can_be_refused(tmp_path: Path) -> None:
+def test_non_finite_inputs_and_slow_senders_are_refused(tmp_path: Path) -> None:
     bundle = mean_bundle(tmp_path / "mean").path
-    with serving(bundle, "--refuse-non-finite", folder=tmp_path) as server:
+    arguments = ("--refuse-non-finite", "--timeout", "0.3")
+    with serving(bundle, *arguments, folder=tmp_path) as server:
         for value, status in ((1.0, 200), (np.nan, 400), (np.inf, 400)):
             array = np.full((1, 1, 8, 8), value, np.float32)
             body, size = binary_request({"image": ("FP32", array)})
@@ -279,3 +281,9 @@ def test_non_finite_inputs_can_be_refused(tmp_path: Path) -> None:
             url = f"{server.http}/v2/models/mean/infer"
             answer = httpx.post(url, content=body, headers=headers)
             assert answer.status_code == status, answer.text
+        host, port = server.http.removeprefix("http://").split(":")
+        head = b"POST /v2/models/mean/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n"
+        for sent in (head, head + b'{"inputs"'):
+            with socket.create_connection((host, int(port)), timeout=10) as raw:
+                raw.sendall(sent)
+                assert raw.recv(100).startswith(b"HTTP/1.1 408")
