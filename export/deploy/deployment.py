@@ -67,6 +67,13 @@ TARGETS = {
         graph="{name}/1/model.onnx",
         editable=("config.json",),
     ),
+    "ray": Target(
+        title="Ray Serve",
+        write="ray:write",
+        check="ray:check",
+        graph="models/{name}/1/model.onnx",
+        editable=("serve-config.json", "ray_application.py"),
+    ),
     "docker": Target(
         title="an image of dlzoo serve",
         write="docker:write",

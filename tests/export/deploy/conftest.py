@@ -1,5 +1,6 @@
 """Deployments that a test may edit."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from small_bundle import small_bundle
 
 from dlzoo.export.bundle import Bundle
-from dlzoo.export.deploy.deployment import check_deployment, deploy_bundle
+from dlzoo.export.deploy.deployment import deploy_bundle
 from dlzoo.export.deploy.options import DeployOptions
 
 
@@ -17,21 +18,36 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return small_bundle(tmp_path_factory.mktemp("deploy") / "small")
 
 
+@pytest.fixture(scope="session")
+def plain_deployments(
+    bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The bundle for a target, without any option: written once, and not to be changed."""
+    folder = tmp_path_factory.mktemp("plain")
+
+    def find(target: str) -> Path:
+        if not (folder / target).exists():
+            deploy_bundle(bundle, target, folder / target, options=DeployOptions())
+        return folder / target
+
+    return find
+
+
 Deploy = Callable[..., Path]
 
 
 @pytest.fixture
-def deployed(bundle: Bundle, tmp_path: Path) -> Deploy:
+def deployed(
+    bundle: Bundle, plain_deployments: Callable[[str], Path], tmp_path: Path
+) -> Deploy:
     """Deploy the bundle, or another one, and return the folder."""
 
-    def run(target: str, which: Bundle = bundle, **options: object) -> Path:
+    def run(target: str, which: Bundle | None = None, **options: object) -> Path:
         folder = tmp_path / target
-        deploy_bundle(which, target, folder, options=DeployOptions(**options))  # type: ignore[arg-type]
+        if which is None and not options:
+            shutil.copytree(plain_deployments(target), folder)
+        else:
+            deploy_bundle(which or bundle, target, folder, options=DeployOptions(**options))  # type: ignore[arg-type]
         return folder
 
     return run
-
-
-def faults_of(folder: Path) -> list[str]:
-    """Every fault of a deployment, one line each."""
-    return [str(fault) for fault in check_deployment(folder).faults]
