@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +126,8 @@ def _evaluate_run(
     recipe = RunFolder.open(run).recipe
     if data is None:
         data, options["root"] = recipe.data.name, options["root"] or recipe.data.root
+        if recipe.data.on_corrupt == "skip":
+            options["on_corrupt"] = "skip"
     source = load_source(str(run))
     with _opened_bundle(run, bundle, source.weights["sha256"], stage, note) as opened:
         spec = _image_spec(opened)
@@ -138,10 +140,11 @@ def _evaluate_run(
             first.append(_run_network(source.network, images))
             second.append(_run_session(session, opened, images))
         outputs = {"pytorch": _joined(first), "onnxruntime": _joined(second)}
-        result = _judged(dataset, options["split"], outputs, tables)
+        result = _judged(opened, dataset, options["split"], outputs, tables)
         found = _disagreements(source.network, opened, spec, dataset, outputs)
     difference = outputs["pytorch"] - outputs["onnxruntime"]
-    share = float(difference.abs().max() / outputs["pytorch"].abs().max())
+    largest = float(outputs["pytorch"].abs().max())
+    share = float(difference.abs().max()) / largest if largest else 0.0
     return replace(result, disagreements=found, relative_difference=share)
 
 
@@ -169,7 +172,9 @@ def _evaluate_bundle(
     session = _open(opened, provider)
     stage("evaluate in ONNX Runtime")
     outputs = [_run_session(session, opened, images) for images in _batches(dataset, spec)]
-    return _judged(dataset, options["split"], {"onnxruntime": _joined(outputs)}, tables)
+    return _judged(
+        opened, dataset, options["split"], {"onnxruntime": _joined(outputs)}, tables
+    )
 
 
 # -- bundle and data ----------------------------------------------------------------------------
@@ -292,13 +297,16 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _judged(
-    dataset: Dataset, split: str, outputs: dict[str, Tensor], tables: Path | None
+    bundle: Bundle,
+    dataset: Dataset,
+    split: str,
+    outputs: dict[str, Tensor],
+    tables: Path | None,
 ) -> Evaluation:
-    from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
     from dlzoo.zoo.train.prediction import score
     from dlzoo.zoo.train.run_papers import write_class_tables
 
-    loss = BinaryCrossEntropy() if dataset.is_multi_label else CrossEntropy()
+    loss = _loss_of(bundle, dataset)
     engines = {
         name: score(value, dataset.targets, loss).to_json() for name, value in outputs.items()
     }
@@ -307,6 +315,23 @@ def _judged(
         answers = outputs["onnxruntime"]
         write_class_tables(tables, answers, dataset.targets, dataset.class_names)
     return Evaluation(dataset.name, split, engines, (), None)
+
+
+def _loss_of(bundle: Bundle, dataset: Dataset) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss that it was trained with; cross-entropy where nobody says."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
+    from dlzoo.zoo.train.losses.loss import Loss
+
+    training = bundle.manifest.card.get("training") or {}
+    settings = training.get("recipe", {}).get("loss")
+    if settings is not None:
+        with suppress(ValidationError):  # of another version of dlzoo
+            loss: Callable[[Tensor, Tensor], Tensor]
+            loss = TypeAdapter(Loss).validate_python(settings)
+            return loss
+    return BinaryCrossEntropy() if dataset.is_multi_label else CrossEntropy()
 
 
 def _disagreements(

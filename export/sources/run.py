@@ -67,7 +67,7 @@ def source_from_run(folder: Path, options: SourceOptions) -> ModelSource:
         card={**architecture.card, "training": _training_facts(run, facts)},
         weights={
             "kind": "trained",
-            "source": f"{recipe.model.name} on {recipe.data.name}",
+            "source": f"{_own_name(recipe.model.name)} on {_own_name(recipe.data.name)}",
             "sha256": sha256_of_state_dict(network.state_dict()),
             "seed": recipe.loop.seed,
             "license": None,
@@ -87,5 +87,14 @@ def _training_facts(run: Any, facts: dict[str, Any]) -> dict[str, Any]:
     recipe["data"] = {
         k: v for k, v in recipe["data"].items() if k not in ("root", "num_workers")
     }
-    recipe["data"]["name"] = Path(recipe["data"]["name"]).name
+    for table, key in (("data", "name"), ("model", "name"), ("model", "weights")):
+        recipe[table][key] = _own_name(recipe[table][key])
     return {"recipe": recipe, "data": facts["data"], "test": run.test}
+
+
+def _own_name(text: str) -> str:
+    """A name as it is; of a path, the file alone: ``/home/me/nets.py:tiny`` is ``nets.py:tiny``."""
+    place, colon, function = text.rpartition(":")
+    if place.endswith(".py"):
+        return f"{Path(place).name}{colon}{function}"
+    return text if colon else Path(text).name
