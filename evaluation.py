@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dlzoo.export.bundle import Bundle
+    from dlzoo.export.class_disagreement import Disagreement
     from dlzoo.runtime.preprocess import ImageSpec
     from dlzoo.runtime.session import Session
     from dlzoo.zoo.data.dataset import Dataset
@@ -22,25 +23,6 @@ if TYPE_CHECKING:
 OnText = Callable[[str], None]
 
 _BATCH_SIZE = 256
-#: More images than this in other classes are a fault, and the first show it.
-_MAX_JUDGED = 256
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """An image that PyTorch and ONNX Runtime put into different classes.
-
-    ``margin`` is PyTorch's score of its class minus that of ONNX Runtime's. It is noise where
-    ONNX Runtime is as near to float64 as the bundle's limits ask (DESIGN 6.3) on all images of
-    this kind, and both classes' scores are nearer to each other than its errors.
-    """
-
-    index: int
-    target: str
-    pytorch: str
-    onnxruntime: str
-    margin: float
-    is_noise: bool
 
 
 @dataclass(frozen=True)
@@ -120,6 +102,7 @@ def _evaluate_run(
     stage: OnText,
     note: OnText,
 ) -> Evaluation:
+    from dlzoo.export.class_disagreement import find_disagreements
     from dlzoo.export.model_source import load_source
     from dlzoo.zoo.train.run_folder import RunFolder
 
@@ -141,7 +124,18 @@ def _evaluate_run(
             second.append(_run_session(session, opened, images))
         outputs = {"pytorch": _joined(first), "onnxruntime": _joined(second)}
         result = _judged(opened, dataset, options["split"], outputs, tables)
-        found = _disagreements(source.network, opened, spec, dataset, outputs)
+        found = (
+            ()
+            if dataset.is_multi_label
+            else find_disagreements(
+                source.network,
+                opened.manifest,
+                lambda indices: _inputs(dataset, spec, indices),
+                [dataset.class_names[target] for target in dataset.targets.tolist()],
+                outputs,
+                dataset.class_names,
+            )
+        )
     difference = outputs["pytorch"] - outputs["onnxruntime"]
     largest = float(outputs["pytorch"].abs().max())
     share = float(difference.abs().max()) / largest if largest else 0.0
@@ -245,6 +239,11 @@ def _load(data: str, spec: ImageSpec, bundle: Bundle, options: dict[str, Any]) -
 
 
 def _batches(dataset: Dataset, spec: ImageSpec) -> Iterator[Tensor]:
+    for start in range(0, len(dataset), _BATCH_SIZE):
+        yield _inputs(dataset, spec, range(start, min(start + _BATCH_SIZE, len(dataset))))
+
+
+def _inputs(dataset: Dataset, spec: ImageSpec, indices: Sequence[int]) -> Tensor:
     """Inputs as a server makes them: ``(pixel / 255 - mean) / std``."""
     import torch
 
@@ -252,9 +251,7 @@ def _batches(dataset: Dataset, spec: ImageSpec) -> Iterator[Tensor]:
         torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
         for values in (spec.mean, spec.std)
     )
-    for start in range(0, len(dataset), _BATCH_SIZE):
-        pixels = dataset.read(range(start, min(start + _BATCH_SIZE, len(dataset))))
-        yield (pixels.float() / 255 - mean) / std
+    return (dataset.read(indices).float() / 255 - mean) / std
 
 
 # -- engines ---------------------------------------------------------------------------------
@@ -332,55 +329,6 @@ def _loss_of(bundle: Bundle, dataset: Dataset) -> Callable[[Tensor, Tensor], Ten
             loss = TypeAdapter(Loss).validate_python(settings)
             return loss
     return BinaryCrossEntropy() if dataset.is_multi_label else CrossEntropy()
-
-
-def _disagreements(
-    network: nn.Module,
-    bundle: Bundle,
-    spec: ImageSpec,
-    dataset: Dataset,
-    outputs: dict[str, Tensor],
-) -> tuple[Disagreement, ...]:
-    """Images in different classes, judged by the answers of float64."""
-    import torch
-
-    from dlzoo.export.reference import compute_golden_set
-    from dlzoo.zoo.data.split import Subset
-
-    if dataset.is_multi_label:
-        return ()
-    first_NK, second_NK = outputs["pytorch"], outputs["onnxruntime"]
-    first_N, second_N = first_NK.argmax(1), second_NK.argmax(1)
-    indices = (first_N != second_N).nonzero().flatten()[:_MAX_JUDGED]
-    if not len(indices):
-        return ()
-    images = next(
-        _batches(Subset(dataset, indices.numpy(), dataset.split, "disagreements"), spec)
-    )
-    golden = compute_golden_set(
-        "disagreements", "images", network, {"input": images.numpy()}, output_names=["logits"]
-    )
-    reference_NK = torch.from_numpy(golden.reference["logits"])
-    error_N = (second_NK[indices] - reference_NK).abs().amax(1)
-    manifest, floor = bundle.manifest, golden.noise["logits"]
-    is_exact = float(error_N.max()) <= manifest.rhomax_limit * floor.max
-    names = dataset.class_names
-    found = []
-    for place, index in enumerate(indices.tolist()):
-        mine, other = int(first_N[index]), int(second_N[index])
-        gap = float((reference_NK[place, mine] - reference_NK[place, other]).abs())
-        nearness = 2 * max(float(error_N[place]), floor.max)
-        found.append(
-            Disagreement(
-                index=index,
-                target=names[int(dataset.targets[index])],
-                pytorch=names[mine],
-                onnxruntime=names[other],
-                margin=float(first_NK[index, mine] - first_NK[index, other]),
-                is_noise=is_exact and gap <= nearness,
-            )
-        )
-    return tuple(found)
 
 
 def _say_nothing(_text: str) -> None:

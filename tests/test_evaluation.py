@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from training_runs import network_file, small_recipe
 from dlzoo.api import export_model
 from dlzoo.cli.main import main
 from dlzoo.errors import ArgumentError, BundleError, DataError, DlzooError
-from dlzoo.evaluation import Evaluation, _disagreements, _load, evaluate
+from dlzoo.evaluation import Evaluation, evaluate
 from dlzoo.export.bundle import Bundle
+from dlzoo.export.class_disagreement import Disagreement, find_disagreements
 from dlzoo.export.model_source import load_source
+from dlzoo.image_file import Geometry
 from dlzoo.runtime.preprocess import ImageSpec
 from dlzoo.training import train
+from dlzoo.zoo.data.dataset_source import load_dataset
 from dlzoo.zoo.train.run_folder import RunFolder
 
 
@@ -159,29 +163,42 @@ def test_a_bundle_without_preprocessing(tmp_path: Path) -> None:
 # -- other classes ------------------------------------------------------------------------------------
 
 
-def judged(run: Path, change: dict[int, torch.Tensor]) -> tuple[Any, ...]:
-    """The disagreements that are found where ONNX Runtime's outputs are changed at some images."""
-    bundle = Bundle.open(run / "bundle")
+def digits(bundle: Bundle) -> tuple[torch.Tensor, list[str]]:
+    """The test images as the network takes them, and the names of their classes."""
     assert bundle.manifest.preprocessing is not None
     spec = ImageSpec.from_mapping(bundle.manifest.preprocessing)
-    options = {"split": "test", "on_corrupt": "refuse", "root": None}
-    dataset = _load("digits", spec, bundle, options)
-    source = load_source(str(run))
-    mean, std = spec.mean[0], spec.std[0]
+    dataset = load_dataset("digits", split="test", geometry=Geometry.of(spec))
+    pixels = dataset.read(range(len(dataset))).float() / 255
+    names = [dataset.class_names[target] for target in dataset.targets.tolist()]
+    return (pixels - spec.mean[0]) / spec.std[0], names
+
+
+def judged(
+    run: Path, network: torch.nn.Module, change: Callable[[torch.Tensor], None]
+) -> tuple[Disagreement, ...]:
+    """The disagreements that are found where ONNX Runtime's outputs are changed."""
+    bundle = Bundle.open(run / "bundle")
+    images, targets = digits(bundle)
     with torch.no_grad():
-        pixels = dataset.read(range(len(dataset))).float() / 255
-        first = source.network((pixels - mean) / std)
+        first = network(images)
     second = first.clone()
-    for index, row in change.items():
-        second[index] = row
+    change(second)
     outputs = {"pytorch": first, "onnxruntime": second}
-    return _disagreements(source.network, bundle, spec, dataset, outputs)
+    names = [str(number) for number in range(10)]
+    return find_disagreements(
+        network, bundle.manifest, lambda k: images[list(k)], targets, outputs, names
+    )
 
 
 def test_another_class_beyond_the_noise_is_wrong(runs: Path) -> None:
-    found = judged(runs / "run", {3: -torch.arange(10.0) - 50, 5: torch.arange(10.0)})
-    assert {one.index for one in found} <= {3, 5} and found
+    def change(outputs: torch.Tensor) -> None:
+        outputs[3] = -outputs[3]
+        outputs[5] = -outputs[5]
+
+    found = judged(runs / "run", load_source(str(runs / "run")).network, change)
+    assert [one.index for one in found] == [3, 5]
     assert not any(one.is_noise for one in found)
+    assert all(one.margin > 0 for one in found)
     result = Evaluation("digits", "test", {}, found, 1.0)
     assert not result
     assert result.to_json()["agrees"] is False
@@ -189,26 +206,21 @@ def test_another_class_beyond_the_noise_is_wrong(runs: Path) -> None:
 
 def test_equal_scores_but_for_the_noise_are_noise(runs: Path) -> None:
     """Two classes exactly as good: which comes first is float32's rounding."""
-    bundle = Bundle.open(runs / "run" / "bundle")
-    source = load_source(str(runs / "run"))
-    last = source.network[-1]
+    network = load_source(str(runs / "run")).network
+    last = network.get_submodule("8")
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
         last.weight[1] = last.weight[0]
         last.bias[1] = last.bias[0]
-    assert bundle.manifest.preprocessing is not None
-    spec = ImageSpec.from_mapping(bundle.manifest.preprocessing)
-    options = {"split": "test", "on_corrupt": "refuse", "root": None}
-    dataset = _load("digits", spec, bundle, options)
-    with torch.no_grad():
-        pixels = dataset.read(range(len(dataset))).float() / 255
-        first = source.network((pixels - spec.mean[0]) / spec.std[0])
-    second = first.clone()
-    index = int((first.argmax(1) == 0).nonzero()[0])
-    second[index, 1] = torch.nextafter(second[index, 1], torch.tensor(torch.inf))
-    outputs = {"pytorch": first, "onnxruntime": second}
-    (found,) = _disagreements(source.network, bundle, spec, dataset, outputs)
-    assert (found.index, found.pytorch, found.onnxruntime) == (index, "0", "1")
+    places = []
+
+    def change(outputs: torch.Tensor) -> None:
+        index = int((outputs.argmax(1) == 0).nonzero()[0])
+        outputs[index, 1] = torch.nextafter(outputs[index, 1], torch.tensor(torch.inf))
+        places.append(index)
+
+    (found,) = judged(runs / "run", network, change)
+    assert (found.index, found.pytorch, found.onnxruntime) == (places[0], "0", "1")
     assert found.is_noise
     assert Evaluation("digits", "test", {}, (found,), 1e-7)
 
