@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dlzoo.errors import CheckpointError
+from dlzoo.errors import CheckpointError, describe_exception
 from dlzoo.export.input_spec import InputSpec
 from dlzoo.export.model_source import ModelSource, SourceOptions, refuse_options
 from dlzoo.export.sources.architecture import build_architecture
@@ -55,6 +55,12 @@ def source_from_run(folder: Path, options: SourceOptions) -> ModelSource:
         key: tuple(value) if isinstance(value, list) else value
         for key, value in facts["preprocessing"].items()
     }
+    try:
+        preprocessing = Preprocessing(**served)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}/run.json is damaged: {describe_exception(error)}. Start the run again."
+        ) from None
     return ModelSource(
         name=recipe.model.name.rpartition(":")[2],
         network=network.eval(),
@@ -73,7 +79,7 @@ def source_from_run(folder: Path, options: SourceOptions) -> ModelSource:
             "license": None,
             "top1_percent": (run.test or {}).get("top1_percent"),
         },
-        preprocessing=Preprocessing(**served),
+        preprocessing=preprocessing,
         labels=tuple(facts["class_names"]),
         rho2_limit=architecture.rho2_limit,
         rhomax_limit=architecture.rhomax_limit,
