@@ -51,7 +51,9 @@ def test_against_the_formula(decay: float, warmup: bool, num_steps: int, seed: i
     for k in floats:
         # Each step rounds to float32 a few times.
         size = 1 + np.abs(expected[k]).max()
-        assert np.abs(got[k].numpy() - expected[k]).max() <= 2**-24 * 4 * (num_steps + 1) * size
+        assert (
+            np.abs(got[k].numpy() - expected[k]).max() <= 2**-24 * 4 * (num_steps + 1) * size
+        )
     assert got["1.num_batches_tracked"].item() == num_steps
 
 
@@ -98,5 +100,7 @@ def test_another_networks_average_is_refused() -> None:
         "expected this one's; resume with the run's own recipe."
     )
     other = average.tensors() | {"3.bias": torch.zeros(4)}
-    with pytest.raises(CheckpointMismatchError, match=r"1 tensors differ \(3.bias is the first"):
+    with pytest.raises(
+        CheckpointMismatchError, match=r"1 tensors differ \(3.bias is the first"
+    ):
         average.load(other)
