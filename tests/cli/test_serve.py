@@ -47,6 +47,8 @@ def test_an_empty_key_is_refused(bundle: Path) -> None:
 @pytest.mark.parametrize("option", ["--http", "--grpc"])
 def test_a_port_that_is_taken(bundle: Path, option: str) -> None:
     with socket.socket() as taken:
+        # As a server that would share its port: another must not slip in beside it.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -157,6 +157,7 @@ def test_unloading_and_loading(folder: Path) -> None:
         x = {"image": ("FP32", np.ones((1, 1, 8, 8), np.float32))}
         with model.in_use():
             await repository.unload("mean")
+            await asyncio.sleep(0.05)
             with pytest.raises(RefusalError, match="is not loaded") as caught:
                 repository.get("mean")
             assert caught.value.reason is Reason.NOT_FOUND
@@ -164,10 +165,23 @@ def test_unloading_and_loading(folder: Path) -> None:
             deadline = asyncio.get_running_loop().time() + 10
             assert (await model.infer(x, deadline))["scores"][0, 0] == pytest.approx(1.0)
         await repository.poll()  # it was unloaded on purpose
-        assert states(repository) == {"mean/1": "UNAVAILABLE"}
+        assert states(repository) == {"mean/1": "UNAVAILABLE", "mean/2": "UNAVAILABLE"}
         await repository.load("mean")
         assert await score(repository) == pytest.approx(1.0)
 
+    # One that takes long enough to need a thread, which a model that was let go has no more.
+    mean_bundle(folder / "mean" / "2", work=6, width=128)
+    run(test, folder)
+
+
+def test_a_version_that_was_proved_is_not_given_up_for_an_older_one(folder: Path) -> None:
+    async def test(repository: Repository) -> None:
+        break_model(folder / "mean" / "2", hashed=True)
+        await repository.poll()
+        assert await score(repository) == pytest.approx(2.0)
+        assert repository.versions_of("mean") == ["2"]
+
+    mean_bundle(folder / "mean" / "2", scale=2.0)
     run(test, folder)
 
 
