@@ -114,10 +114,11 @@ def serve(
     import logging
 
     try:
+        from dlzoo.runtime.serve.address import Address
         from dlzoo.runtime.serve.batching import BatchSettings
         from dlzoo.runtime.serve.limits import Limits
         from dlzoo.runtime.serve.served_model import ModelSettings
-        from dlzoo.runtime.serve.server import Address, ServerSettings
+        from dlzoo.runtime.serve.server import ServerSettings
         from dlzoo.runtime.serve.server import serve as run_server
     except ModuleNotFoundError as error:
         raise InstallationError(

@@ -135,7 +135,7 @@ class Batcher:
             timer.cancel()
 
     def run_here(self, arrays: Arrays, num_samples: int) -> Arrays:
-        """Run one request on the event loop itself, for models that take less than a hop between threads."""
+        """Run one request on the event loop itself, for models that take hardly any time."""
         start_ns = time.perf_counter_ns()
         answer = self._run(arrays)
         self._statistics.queue.add(0)

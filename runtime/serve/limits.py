@@ -16,7 +16,7 @@ class Limits:
     """The limits of one server.
 
     ``json_bytes`` is less than ``request_bytes``: nothing else runs while a document is parsed
-    (0.15 s for 8 MiB), where binary tensors are taken as they are. ``pending_bytes`` are those of
+    (0.2 s for 8 MiB), where binary tensors are taken as they are. ``pending_bytes`` are those of
     all requests that are being read or answered.
     """
 

@@ -12,12 +12,12 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlzoo.errors import ArgumentError, BundleError, DlzooError, describe_exception
 from dlzoo.export.bundle import Bundle
+from dlzoo.runtime.serve.model_folders import folder_contents, models_in
 from dlzoo.runtime.serve.refusal import Reason, RefusalError, without_paths
 from dlzoo.runtime.serve.served_model import ModelSettings, ServedModel, manifest_digest
 
@@ -64,7 +64,7 @@ class Repository:
                         "bundle of a name. Put them into a model repository: FOLDER/NAME/VERSION."
                     )
                 self._bundles[name] = source
-            elif _models_in(source):
+            elif models_in(source):
                 self._repositories.append(source)
             else:
                 what = "holds no bundle" if source.is_dir() else "is not a folder"
@@ -221,7 +221,7 @@ class Repository:
         self, name: str, version: str, folder: Path, loaded: ServedModel | None
     ) -> ServedModel:
         # A folder that was refused is tried again when anything in it has changed, not before.
-        contents = _contents(folder)
+        contents = folder_contents(folder)
         bad_contents, reason = self._failed.get((name, version), ("", ""))
         if reason and bad_contents == contents:
             raise BundleError(reason)
@@ -251,7 +251,7 @@ class Repository:
         """Every model's versions and where they lie."""
         found = {name: {"1": path} for name, path in self._bundles.items()}
         for repository in self._repositories:
-            for name, versions in _models_in(repository).items():
+            for name, versions in models_in(repository).items():
                 found.setdefault(name, versions)
         return found
 
@@ -269,34 +269,3 @@ def _load(name: str, version: str, folder: Path, settings: ModelSettings) -> Ser
     except Exception as error:  # a damaged bundle must not end the server
         _logger.exception("%s version %s", name, version)
         raise BundleError(f"{folder} cannot be loaded: {describe_exception(error)}.") from None
-
-
-def _contents(folder: Path) -> str:
-    """The names, sizes and times of a folder's files: what changes while it is being copied."""
-    seen = []
-    for path in sorted(folder.rglob("*")):
-        with suppress(OSError):  # a file that goes away meanwhile is one that changed
-            status = path.stat()
-            seen.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
-    return "\n".join(seen)
-
-
-def _models_in(repository: Path) -> dict[str, dict[str, Path]]:
-    """A model repository's models and versions; other files and folders are passed over."""
-    try:
-        folders = sorted(path for path in repository.iterdir() if path.is_dir())
-    except OSError:
-        return {}
-    found = {}
-    for folder in folders:
-        versions = {
-            str(int(path.name)): path
-            for path in folder.iterdir()
-            if path.name.isascii()
-            and path.name.isdigit()
-            and int(path.name) > 0
-            and (path / "manifest.json").is_file()
-        }
-        if versions:
-            found[folder.name] = versions
-    return found

@@ -19,6 +19,7 @@ from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_
 
 from dlzoo.errors import ArgumentError
 from dlzoo.image_file import decoder_warnings
+from dlzoo.runtime.serve.address import Address
 from dlzoo.runtime.serve.grpc_service import InferenceService
 from dlzoo.runtime.serve.http_service import HttpService
 from dlzoo.runtime.serve.limits import Limits
@@ -32,35 +33,6 @@ _MAX_GRPC_CALLS = 1024
 _BACKLOG = 1024
 
 
-@dataclass(frozen=True)
-class Address:
-    """A host and a port; port 0 is any free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    @classmethod
-    def parse(cls, text: str, option: str) -> Address | None:
-        """Read ``HOST:PORT``; ``off`` is None.
-
-        Raises:
-            ArgumentError: it is neither.
-        """
-        if text == "off":
-            return None
-        host, _, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-            raise ArgumentError(
-                f"{option} is {text!r}, expected HOST:PORT or off, such as 127.0.0.1:8000."
-            )
-        return cls(host, int(port))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """What a server listens on, and what it lets clients do.
@@ -69,8 +41,8 @@ class ServerSettings:
     stops listening; ``drain_timeout_s`` how long it then waits for what it has taken.
     """
 
-    http: Address | None = Address("127.0.0.1", 8000)
-    grpc: Address | None = Address("127.0.0.1", 8001)
+    http: Address | None
+    grpc: Address | None
     limits: Limits = field(default_factory=Limits)
     api_key: str | None = None
     tls_cert: Path | None = None
