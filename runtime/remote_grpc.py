@@ -154,8 +154,11 @@ class GrpcModel:
                 "."
             )
             if code == codes.UNAVAILABLE:
+                # gRPC's own word for nobody there, and a server's for a model that is not ready.
+                is_away = details.lower().startswith("failed to connect")
+                what = "cannot be reached" if is_away else "is unavailable"
                 raise ServerError(
-                    f"{self.url} cannot be reached: {details}. Start the server, or mend --server."
+                    f"{self.url} {what}: {details}. Start the server, or mend --server."
                 ) from None
             if code == codes.DEADLINE_EXCEEDED:
                 raise ServerError(

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dlzoo.errors import ArgumentError, BundleError
+from dlzoo.errors import ArgumentError, BundleError, ExportError
 from dlzoo.export.bundle import Bundle, FolderKind, new_bundle, sha256_of_file
 from dlzoo.export.deploy.fault import Fault
 from dlzoo.export.deploy.options import DeployOptions
@@ -87,6 +87,10 @@ TARGETS = {
 }
 
 
+#: Targets that take a library of kernels along.
+_WITH_KERNELS = ("triton", "kserve")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
     """What was written or checked: for which server, which model, and what is wrong with it."""
@@ -134,7 +138,8 @@ def deploy_bundle(
     kind = target_named(target)
     model = served_model(bundle, name)
     _refuse_name(model.name)
-    notes = _notes(model, options)
+    _refuse_missing_kernels(model, target, options)
+    notes = _notes(model, target, options)
     with new_bundle(output, force=force, kind=KIND) as folder:
         _function(kind.write)(folder, model, options)
         graph = kind.graph.format(name=model.name)
@@ -264,8 +269,19 @@ def _refuse_name(name: str) -> None:
         )
 
 
-def _notes(model: ServedModel, options: DeployOptions) -> tuple[str, ...]:
-    if model.custom_ops and options.native_library is None:
+def _refuse_missing_kernels(model: ServedModel, target: str, options: DeployOptions) -> None:
+    """Make sure that every operator of domain ``dlzoo`` has something to run by on the server."""
+    carries_kernels = target in _WITH_KERNELS and options.native_library is not None
+    if model.ops_without_body and not carries_kernels:
+        where = "Give --native-library" if target in _WITH_KERNELS else "Export it again"
+        raise ExportError(
+            f"{model.name}: the graph has no body for {', '.join(model.ops_without_body)}, and "
+            f"{target} gets no library of kernels. {where}."
+        )
+
+
+def _notes(model: ServedModel, target: str, options: DeployOptions) -> tuple[str, ...]:
+    if model.custom_ops and (options.native_library is None or target not in _WITH_KERNELS):
         ops = ", ".join(model.custom_ops)
-        return (f"{ops} will run as ONNX functions: no library of kernels was given",)
+        return (f"{ops} will run as ONNX functions: no library of kernels comes along",)
     return ()

@@ -72,11 +72,6 @@ def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
             f"--provider is {options.provider!r}, expected cpu or openvino: OpenVINO Model Server "
             "runs no CUDA."
         )
-    if model.ops_without_body:
-        ops = ", ".join(model.ops_without_body)
-        raise ArgumentError(
-            f"The graph has no body for {ops}, and OpenVINO has no such kernels. Export it again."
-        )
     (folder / model.name / "1").mkdir(parents=True)
     copy_graph(model, folder / model.name / "1")
     config = {

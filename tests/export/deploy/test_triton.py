@@ -9,7 +9,8 @@ from google.protobuf import text_format
 from small_bundle import NUM_CLASSES, small_bundle
 from tritonclient.grpc import model_config_pb2
 
-from dlzoo.export.bundle import AxisRange, Bundle, TensorSpec
+from dlzoo.errors import ExportError
+from dlzoo.export.bundle import AxisRange, Bundle, TensorSpec, write_manifest
 from dlzoo.export.deploy.deployment import TARGETS, check_deployment, deploy_bundle
 from dlzoo.export.deploy.options import DeployOptions
 from dlzoo.export.deploy.triton_config import DATA_TYPES, expected_dims
@@ -138,6 +139,22 @@ def test_an_operator_without_body_needs_its_library(deployed, tmp_path: Path) ->
         "small/config.pbtxt: model_operations.op_library_filename is missing, and the graph has no "
         "body for dlzoo::Mish" in faults_of(folder)
     )
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_what_could_not_run_is_not_deployed(
+    tmp_path: Path, bundle: Bundle, target: str
+) -> None:
+    which = small_bundle(tmp_path / "custom", custom_op=True)
+    model = onnx.load(which.model_path)
+    del model.functions[:]
+    onnx.save(model, which.model_path)
+    write_manifest(which.path, which.manifest)
+    with pytest.raises(ExportError, match=r"the graph has no body for dlzoo::Mish, and"):
+        deploy_bundle(
+            Bundle.open(which.path), target, tmp_path / "out", options=DeployOptions()
+        )
+    assert not (tmp_path / "out").exists()
 
 
 EDITS = [
