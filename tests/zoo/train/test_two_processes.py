@@ -68,6 +68,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
 def found(folder: Path) -> list[dict[str, Any]]:
     both: list[dict[str, Any]] = json.loads((folder / "found.json").read_text())
@@ -117,6 +121,11 @@ def test_resumed_in_two_processes_to_the_bit(folder: Path, name: str) -> None:
     for file in ("best.safetensors", "last.safetensors"):
         whole, stopped = (folder / f"{name}{end}" / file for end in ("", "-stopped"))
         assert whole.read_bytes() == stopped.read_bytes(), file
+    rows = [rows_of(folder / f"{name}{end}") for end in ("", "-stopped")]
+    for row in (*rows[0], *rows[1]):
+        for timing in ("images_per_second", "waiting_percent", "seconds"):
+            del row[timing]
+    assert rows[0] == rows[1]
     facts = json.loads((folder / name / "run.json").read_text())
     assert facts["num_processes"] == 2
 

@@ -21,6 +21,7 @@ from dlzoo.zoo.train.processes import make_fabric
 from dlzoo.zoo.train.recipe_file import recipe_from_toml
 from dlzoo.zoo.train.run_folder import RunFolder
 from dlzoo.zoo.train.synchronized_norm import synchronize_batch_norm, without_synchronization
+from dlzoo.zoo.train.trainer import Trainer
 
 FOLDER = Path(sys.argv[1])
 #: Paths that this process opened to write, in FOLDER.
@@ -39,24 +40,24 @@ class StopError(Exception):
 
 
 @contextmanager
-def stopped_after(num_steps: int) -> Iterator[None]:
-    """Let every process stop after some steps."""
-    run, count = OptimizerStep.run, 0
+def stopped_at(kind: type[Any], method: str, num_calls: int) -> Iterator[None]:
+    """Let every process stop when a method is called once more than that."""
+    original, count = getattr(kind, method), 0
 
-    def counted(self: OptimizerStep, *args: Any, **kwargs: Any) -> Any:
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal count
         count += 1
-        if count > num_steps:
+        if count > num_calls:
             raise StopError
-        return run(self, *args, **kwargs)
+        return original(self, *args, **kwargs)
 
-    OptimizerStep.run = counted  # type: ignore[method-assign]
+    setattr(kind, method, counted)
     try:
         yield
     except StopError:
         pass
     finally:
-        OptimizerStep.run = run  # type: ignore[method-assign]
+        setattr(kind, method, original)
 
 
 def train_named(name: str) -> None:
@@ -65,10 +66,10 @@ def train_named(name: str) -> None:
     train(recipe, FOLDER / name)
 
 
-def train_with_a_stop(name: str, source: str, num_steps: int) -> None:
+def train_with_a_stop(name: str, source: str, *where: Any) -> None:
     """The same run as ``source``, stopped and gone on with."""
     recipe = recipe_from_toml((FOLDER / f"{source}.toml").read_text(), source)
-    with stopped_after(num_steps):
+    with stopped_at(*where):
         train(recipe, FOLDER / name)
     dist.barrier()
     train(RunFolder.open(FOLDER / name).recipe, FOLDER / name, resume=True)
@@ -176,8 +177,9 @@ def main() -> None:
     }
     for name in ("joined", "shared", "apart"):
         train_named(name)
-    train_with_a_stop("shared-stopped", "shared", 7)
-    train_with_a_stop("apart-stopped", "apart", 7)
+    # In the second epoch, and between the first one's last step and its validation.
+    train_with_a_stop("shared-stopped", "shared", OptimizerStep, "run", 7)
+    train_with_a_stop("apart-stopped", "apart", Trainer, "_validate", 0)
     found["diverging"] = nan_of_one_process()
     found["written"] = written
     everyone: list[Any] = [None, None]
