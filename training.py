@@ -153,6 +153,7 @@ class _Training:
         from dlzoo.zoo.train.run_data import batches_of_pixels, make_pipeline, make_streams
         from dlzoo.zoo.train.run_folder import BEST
         from dlzoo.zoo.train.run_papers import write_curves, write_test_result
+        from dlzoo.zoo.train.tensorboard_log import with_tensorboard
         from dlzoo.zoo.train.trained_network import best_weights
         from dlzoo.zoo.train.trainer import Trainer
 
@@ -178,13 +179,17 @@ class _Training:
             validation=streams.validation,
             folder=folder,
             fabric=fabric,
-            on_report=on_report,
         )
         if self.is_resumed:
             trainer.resume()
         if fabric.is_global_zero:
             self._write_start(data, normalization, architecture)
-        rows = trainer.run()
+            on_report = self.stack.enter_context(
+                with_tensorboard(
+                    folder.path, on_report, first_epoch=trainer.progress.epoch + 1
+                )
+            )
+        rows = trainer.run(on_report)
         stage("test")
         weights = best_weights(folder.path / BEST)
         copy_state_dict(architecture.network, weights, str(folder.path / BEST))

@@ -38,7 +38,15 @@ def test_a_run_learns_and_says_so(networks: str, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         *("recipe.toml", "run.json", "best.safetensors", "last.safetensors"),
         *("normalization.safetensors", "metrics.jsonl", "metrics.csv", "test.json"),
-        *("loss.svg", "accuracy.svg", "samples.png", "confusion.csv", "classes.csv", ".lock"),
+        *(
+            "loss.svg",
+            "accuracy.svg",
+            "samples.png",
+            "tensorboard",
+            "confusion.csv",
+            "classes.csv",
+            ".lock",
+        ),
     }
 
 
@@ -260,3 +268,20 @@ def test_a_folder_of_training_images_alone(networks: str, tmp_path: Path) -> Non
     result = train(recipe, tmp_path / "run", on_note=notes.append)
     assert result.test is None
     assert any("broken.png" in note for note in notes)
+
+
+def test_a_folder_with_images_to_validate_with(networks: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("val", 3), ("test", 2)):
+        for label in range(10):
+            place = tmp_path / "photos" / part / f"class{label}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    result = run(networks, tmp_path / "run", data__name=str(tmp_path / "photos"))
+    data = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    counts = {part: facts["num_images"] for part, facts in data.items()}
+    # Nothing of the training images is held back.
+    assert counts == {"train": 60, "validation": 30, "test": 20}
+    assert result.rows[0]["validation_loss"] is not None

@@ -84,6 +84,8 @@ def load_run_data(
         )
     if not data.validation:
         return RunData(whole, None, test)
+    if _has_validation(data.name):
+        return RunData(whole, load("val"), test)
     train, validation = split(whole, data.validation, recipe.loop.seed)
     return RunData(train, validation, test)
 
@@ -94,6 +96,14 @@ def _has_test(name: str) -> bool:
     if name in DATASET_NAMES or not folder.is_dir():
         return True
     return any((folder / part).is_dir() for part in SPLIT_FOLDERS["test"])
+
+
+def _has_validation(name: str) -> bool:
+    """True of a folder that has images to validate with beside those to test with."""
+    folder = Path(name).expanduser()
+    return name not in DATASET_NAMES and all(
+        (folder / part).is_dir() for part in ("val", "test")
+    )
 
 
 def batches_of_pixels(dataset: Dataset) -> Iterator[Tensor]:

@@ -43,7 +43,6 @@ class Trainer:
         validation: batches to choose the best weights by, or None: the last are taken.
         folder: of the run.
         fabric: the processes.
-        on_report: is told of steps and epochs.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class Trainer:
         validation: BatchStream | None,
         folder: RunFolder,
         fabric: Fabric,
-        on_report: OnReport,
     ) -> None:
         self._recipe = recipe
         self._plain = network
@@ -63,7 +61,7 @@ class Trainer:
         self._validation = validation
         self._folder = folder
         self._fabric = fabric
-        self._on_report = on_report
+        self._on_report: OnReport = lambda _report: None
         loop = recipe.loop
         if fabric.world_size > 1 and loop.synchronize_batch_norm:
             synchronize_batch_norm(network)
@@ -112,13 +110,17 @@ class Trainer:
             self._average.load(tensors["average"])
         self._schedule.load_state(facts["schedule"])
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self, on_report: OnReport) -> list[dict[str, Any]]:
         """Train to the end; the rows of the history.
+
+        Args:
+            on_report: is told of steps and epochs.
 
         Raises:
             TrainingError: the loss is no number, or memory is too small.
             StorageError: the disk is full; the last checkpoint stays.
         """
+        self._on_report = on_report
         for epoch in range(self.progress.epoch, self._recipe.loop.epochs):
             if self._is_out_of_patience():
                 break
