@@ -1,5 +1,6 @@
 # make demo and make test are the two commands of the README: each sets up what it needs.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 PACKAGE := zoo export runtime cli __init__.py __main__.py api.py comparison.py errors.py image_file.py layer_proof.py network_base.py \
@@ -28,8 +29,9 @@ native: $(VENV)/.installed    ## the native kernels, with this machine's C++ com
 check: dev                    ## lint, format and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-test: $(VENV)/.installed      ## every test that needs no GPU
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+# One thread in each of the test processes: they share the cores.
+test: $(VENV)/.installed      ## every test that needs no GPU, in $(WORKERS) processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.installed ## what takes too long for every change
 	$(BIN)/python -m pytest -m "slow and not gpu"
