@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,17 @@ def photo_folder() -> Path:
     import skimage
 
     return Path(skimage.__file__).parent / "data"
+
+
+@pytest.fixture
+def lowerings_restored() -> Iterator[None]:
+    """What a test registers with ``dlzoo.register_lowering`` is forgotten after it."""
+    from dlzoo.export.lowering.operators import OPERATORS
+
+    before = dict(OPERATORS)
+    yield
+    OPERATORS.clear()
+    OPERATORS.update(before)
 
 
 @pytest.fixture(scope="session")

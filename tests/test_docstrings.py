@@ -15,6 +15,7 @@ MODULES = sorted(
 )
 
 
+@pytest.mark.usefixtures("lowerings_restored")
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name: str) -> None:
     result = doctest.testmod(

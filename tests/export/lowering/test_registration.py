@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 import dlzoo
 from dlzoo.errors import ArgumentError
-from dlzoo.export.lowering.operators import OPERATORS
 
 
 @torch.library.custom_op("dlzoo_tests::leaky_cube", mutates_args=())
@@ -33,12 +32,7 @@ class Net(nn.Module):
         return scores
 
 
-@pytest.fixture(autouse=True)
-def _forget_lowerings():  # type: ignore[no-untyped-def]
-    before = dict(OPERATORS)
-    yield
-    OPERATORS.clear()
-    OPERATORS.update(before)
+pytestmark = pytest.mark.usefixtures("lowerings_restored")
 
 
 @pytest.mark.parametrize("opset", [11, 20])
