@@ -83,6 +83,21 @@ def place_of(folder: Path) -> tuple[int, int] | None:
     return facts["progress"]["epoch"], facts["progress"]["batch"]
 
 
+def stop_inside_an_epoch(child: int, folder: Path) -> None:
+    """Hold a process where its last checkpoint is of the middle of an epoch."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        place = place_of(folder)
+        if place is not None and place[1] > 0:
+            os.kill(child, signal.SIGSTOP)
+            place = place_of(folder)
+            if place is not None and place[1] > 0:
+                return
+            os.kill(child, signal.SIGCONT)
+        time.sleep(0.002)
+    raise AssertionError("no checkpoint within an epoch for a minute")
+
+
 def begin(folder: Path, recipe: Recipe) -> None:
     """A run that was killed as soon as it had its folder."""
     folder.mkdir()
@@ -113,7 +128,10 @@ def test_killed_again_and_again(tmp_path: Path, num_workers: int, num_kills: int
             process.stdin.flush()
             child = int(process.stdout.readline())
             if number < num_kills:
-                time.sleep(rest.uniform(0.1, 1.2))
+                if number == 0:
+                    stop_inside_an_epoch(child, tmp_path / "killed")
+                else:
+                    time.sleep(rest.uniform(0.1, 1.2))
                 with suppress(ProcessLookupError):  # it has ended already
                     os.kill(child, signal.SIGKILL)
             code = int(process.stdout.readline())
