@@ -55,6 +55,7 @@ def test_the_opset_is_the_one_asked_for(tmp_path: Path, opset: int) -> None:
     assert bundle.manifest.opset == bundle.header.opset == opset
 
 
+@pytest.mark.slow
 def test_a_dynamic_image_size_is_proved_at_held_out_sizes(tmp_path: Path) -> None:
     bundle = export("squeezenet1_1", tmp_path, image_size="dynamic")
     axes = bundle.manifest.dynamic_axes
