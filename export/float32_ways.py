@@ -18,8 +18,9 @@ Array = npt.NDArray[Any]
 _IMAGE_RANK = 4
 #: Fewer elements than this give an unsteady RMS.
 _FEW_ELEMENTS = 100
-#: A network that makes more than this many roundings (2^-24) of one gives an unsteady error, too.
-_AMPLIFIED_ROUNDINGS = 64
+#: A network that makes more than this many roundings (2^-24) of one gives an unsteady error, too:
+#: regnet_y_8gf makes 440 on one image, VGG-16 258.
+_AMPLIFIED_ROUNDINGS = 320
 
 
 def run_in_float32(
