@@ -51,6 +51,13 @@ app.command("doctor")(doctor.doctor)
 
 #: What a shell reports of a process that SIGINT ended: 128 + 2.
 _INTERRUPTED = 130
+#: Packages that training brings, by the module that is missing without them.
+_OF_EXTRA_TRAIN = {
+    "lightning_fabric": "lightning-fabric",
+    "pydantic": "pydantic",
+    "sklearn": "scikit-learn",
+    "tomli_w": "tomli-w",
+}
 
 
 def _print_version(value: bool) -> None:
@@ -91,6 +98,15 @@ def main() -> NoReturn:
         status = _INTERRUPTED
         _complain("interrupted; nothing was left behind.")
         _end_interrupted()
+    except ModuleNotFoundError as error:
+        package = _OF_EXTRA_TRAIN.get((error.name or "").partition(".")[0])
+        if package is None:
+            raise
+        status = 2
+        _complain(
+            f"This needs the package {package}, which is not installed. Run: pip install "
+            '"dlzoo[train]"'
+        )
     except BrokenPipeError:
         # The reader (head, less) went away; Python's own flush at exit must not complain too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

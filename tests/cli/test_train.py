@@ -224,3 +224,26 @@ def test_ctrl_c_says_how_to_go_on(dlzoo: RunCommand, tmp_path: Path, tiny: str) 
     with pytest.raises(KeyboardInterrupt):
         train(RunFolder.open(Path("run")).recipe, "run", resume=True, on_report=stop)
     assert [report.row["epoch"] for report in reports] == [len(rows) + 1]
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("lightning_fabric", "lightning-fabric"), ("tomli_w", "tomli-w")]
+)
+def test_a_missing_package_of_training_is_one_line(
+    tmp_path: Path, module: str, package: str
+) -> None:
+    # None in sys.modules is what Python itself takes for a module that cannot be found.
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; "
+        "sys.argv = ['dlzoo', 'train', 'lenet5_relu', '-o', 'run']; "
+        "from dlzoo.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"dlzoo: This needs the package {package}, which is not installed. Run: pip install "
+        '"dlzoo[train]"\n'
+    )
+    assert not list(tmp_path.iterdir())
