@@ -30,8 +30,9 @@ def describe_out_of_memory(
 ) -> TrainingError:
     """The error to raise: how many images did not fit, and how many would.
 
-    Halves the batch until a forward and a backward pass run through. To be called where nothing
-    holds what the failed pass computed: not inside its ``except`` block.
+    Halves the batch until a forward and a backward pass over a quarter more run through: memory
+    that just suffices once no longer does when later steps have left holes in it. To be called
+    where nothing holds what the failed pass computed: not inside its ``except`` block.
 
     Args:
         where: what the message calls the step.
@@ -42,7 +43,7 @@ def describe_out_of_memory(
         num_processes: that share the batch.
     """
     fitting = num_images // 2
-    while run is not None and fitting and not _fits(run, fitting):
+    while run is not None and fitting and not _fits(run, fitting + fitting // 4):
         fitting //= 2
     if not fitting:
         advice = "Not even one image fits: take a smaller network or smaller images."

@@ -180,10 +180,14 @@ class OptimizerStep:
 
     def _try_part(self, images: Tensor, targets: Tensor, num_images: int) -> None:
         """Compute the gradient of the first few images, and drop it."""
+        # What the first step will make the optimizer remember; Adam keeps two of each weight.
+        to_come = [] if self._optimizer.state else list(self._network.parameters())
+        held = [torch.empty_like(weight) for weight in to_come for _ in range(2)]
         try:
             outputs = self._network(images[:num_images])
             self._fabric.backward(self._loss(outputs, targets[:num_images]))
         finally:
+            del held
             self._optimizer.zero_grad(set_to_none=True)
 
     def _moved(self, part: Batch) -> tuple[Tensor, Tensor]:
