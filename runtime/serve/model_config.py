@@ -15,7 +15,8 @@ def model_config(model: ServedModel) -> Any:
     """The ``ModelConfig`` message of a model.
 
     **Source**: Triton's model configuration extension. ``dims`` leave the batch axis out where
-    ``max_batch_size`` is not 0.
+    ``max_batch_size`` is not 0. For every operator of domain ``dlzoo`` a parameter says whether it
+    runs by its kernel (``native``) or by its ONNX function.
     """
     config = model_config_pb2.ModelConfig(
         name=model.name,
@@ -55,6 +56,8 @@ def model_config(model: ServedModel) -> Any:
         policy = config.dynamic_batching.default_queue_policy
         policy.max_queue_size = settings.batching.queue_size
     config.version_policy.latest.num_versions = 1
+    for operator, kernels in model.custom_ops.items():
+        config.parameters[operator].string_value = kernels
     return config
 
 

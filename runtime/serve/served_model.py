@@ -15,7 +15,7 @@ import numpy as np
 
 from dlzoo.errors import ArgumentError, BundleError, DlzooError, ProofError
 from dlzoo.export.bundle import Bundle
-from dlzoo.runtime.custom_ops import AUTO
+from dlzoo.runtime.custom_ops import AUTO, Kernels
 from dlzoo.runtime.serve.batching import Arrays, Batcher, BatchSettings
 from dlzoo.runtime.serve.refusal import Reason, RefusalError, without_paths
 from dlzoo.runtime.serve.signature import Inputs, Signature
@@ -112,6 +112,11 @@ class ServedModel:
             settings=self.settings.batching,
             statistics=self.statistics,
         )
+
+    @property
+    def custom_ops(self) -> dict[str, Kernels]:
+        """How the operators of domain ``dlzoo`` run."""
+        return self._session.custom_ops
 
     async def infer(self, inputs: Inputs, deadline: float) -> Arrays:
         """Answer one request: outputs by name.
