@@ -318,7 +318,7 @@ def _write_papers(folder: Path, manifest: Manifest, report: Report) -> None:
     """parity.json for programs, report.html and MODEL_CARD.md for people."""
     from dlzoo.export.bundle import write_parity
     from dlzoo.export.model_card import model_card_from_manifest
-    from dlzoo.runtime.report_page import report_page
+    from dlzoo.runtime.pages.report_page import report_page
 
     parity = report.to_parity()
     write_parity(folder, parity)

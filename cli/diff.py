@@ -123,7 +123,7 @@ def _bundle_for_page(page: Path, a: str, b: str | None) -> Bundle:
 
 
 def _write_page(path: Path, report: DiffReport, bundle: Bundle) -> None:
-    from dlzoo.runtime.diff_page import diff_page
+    from dlzoo.runtime.pages.diff_page import diff_page
 
     html = diff_page(report, bundle)
     try:

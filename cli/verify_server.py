@@ -10,8 +10,8 @@ from dlzoo.errors import ArgumentError, ProofError
 
 if TYPE_CHECKING:
     from dlzoo.runtime.recorded import Tolerance
-    from dlzoo.runtime.remote_images import ImageAgreement
-    from dlzoo.runtime.remote_verify import RemoteReport
+    from dlzoo.runtime.remote.images import ImageAgreement
+    from dlzoo.runtime.remote.verify import RemoteReport
 
 
 def verify_server(
@@ -35,10 +35,10 @@ def verify_server(
     from dlzoo.cli.console import print_document, stage_display
     from dlzoo.comparison import RHO2_LIMIT, RHOMAX_LIMIT
     from dlzoo.export.bundle import Bundle
-    from dlzoo.runtime.remote import connect
-    from dlzoo.runtime.remote_expectation import expectation_of, recorded_expectation
-    from dlzoo.runtime.remote_images import compare_images
-    from dlzoo.runtime.remote_verify import report_images, verify_remote
+    from dlzoo.runtime.remote.expectation import expectation_of, recorded_expectation
+    from dlzoo.runtime.remote.images import compare_images
+    from dlzoo.runtime.remote.model import connect
+    from dlzoo.runtime.remote.verify import report_images, verify_remote
 
     opened = None
     if golden is None:

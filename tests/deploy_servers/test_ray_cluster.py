@@ -20,7 +20,7 @@ from dlzoo.errors import ServerError
 from dlzoo.export.bundle import Bundle
 from dlzoo.export.deploy.deployment import check_deployment, deploy_bundle
 from dlzoo.export.deploy.options import DeployOptions
-from dlzoo.runtime.remote import RefusedError, connect
+from dlzoo.runtime.remote.model import RefusedError, connect
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

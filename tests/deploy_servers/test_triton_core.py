@@ -21,7 +21,7 @@ from small_bundle import small_bundle
 from dlzoo.export.bundle import Bundle
 from dlzoo.export.deploy.deployment import check_deployment, deploy_bundle
 from dlzoo.export.deploy.options import DeployOptions
-from dlzoo.runtime.remote import connect
+from dlzoo.runtime.remote.model import connect
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def test_the_repository_is_served_and_proved(
 def test_a_picture_that_cannot_be_read_fails_alone(
     bundle: Bundle, start_triton: Callable[..., Any], tmp_path: Path, photo_folder: Path
 ) -> None:
-    from dlzoo.runtime.remote import RefusedError
+    from dlzoo.runtime.remote.model import RefusedError
 
     with start_triton(deploy(bundle, tmp_path / "repository")) as urls:
         remote = connect(urls["grpc"], "small_from_image", timeout_s=30)

@@ -15,10 +15,10 @@ import numpy as np
 
 from dlzoo.export.bundle import GoldenSet, TensorSpec
 from dlzoo.runtime.compare import compare_outputs
-from dlzoo.runtime.remote import RefusedError, RemoteFacts, RemoteModel, RemoteTensor
-from dlzoo.runtime.remote_expectation import Expectation
-from dlzoo.runtime.remote_images import ImageAgreement
-from dlzoo.runtime.remote_tensors import datatype_named
+from dlzoo.runtime.remote.expectation import Expectation
+from dlzoo.runtime.remote.images import ImageAgreement
+from dlzoo.runtime.remote.model import RefusedError, RemoteFacts, RemoteModel, RemoteTensor
+from dlzoo.runtime.remote.tensors import datatype_named
 from dlzoo.runtime.report import CandidateResult, Report, Verdict, judge
 from dlzoo.runtime.stage_clock import StageClock
 

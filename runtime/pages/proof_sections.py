@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from dlzoo.runtime.report_html import (
+from dlzoo.runtime.pages.error_plot import layer_plot, worst_layers
+from dlzoo.runtime.pages.html_pieces import (
     Cell,
     Markup,
     badge,
@@ -20,7 +21,6 @@ from dlzoo.runtime.report_html import (
     table,
     text,
 )
-from dlzoo.runtime.report_plot import layer_plot, worst_layers
 
 if TYPE_CHECKING:
     from dlzoo.export.bundle import Manifest

@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from dlzoo.runtime.report_html import Markup, multiple, paragraph, text
-from dlzoo.runtime.report_model import (
+from dlzoo.runtime.pages.html_pieces import Markup, multiple, paragraph, text
+from dlzoo.runtime.pages.model_sections import (
     axes_section,
     lowering_section,
     origin_section,
     timings_section,
 )
-from dlzoo.runtime.report_proof import (
+from dlzoo.runtime.pages.proof_sections import (
     elements_section,
     layers_section,
     power_section,
     runs_section,
 )
-from dlzoo.runtime.report_style import STYLE
+from dlzoo.runtime.pages.style import STYLE
 
 if TYPE_CHECKING:
     from dlzoo.export.bundle import Manifest

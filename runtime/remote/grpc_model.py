@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 import numpy.typing as npt
 
 from dlzoo.errors import InstallationError, ServerError
-from dlzoo.runtime.remote import (
+from dlzoo.runtime.remote.model import (
     API_KEY_VARIABLE,
     Arrays,
     RefusedError,
     RemoteFacts,
     RemoteTensor,
 )
-from dlzoo.runtime.remote_tensors import (
+from dlzoo.runtime.remote.tensors import (
     answer_array,
     answer_array_from_json,
     datatype_of,

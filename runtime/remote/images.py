@@ -14,7 +14,7 @@ from dlzoo.errors import ArgumentError, BundleError, DataError
 from dlzoo.export.bundle import Bundle
 from dlzoo.runtime.classify import network_input
 from dlzoo.runtime.compare import UNIT_ROUNDOFFS
-from dlzoo.runtime.remote import RefusedError, RemoteFacts, RemoteModel
+from dlzoo.runtime.remote.model import RefusedError, RemoteFacts, RemoteModel
 from dlzoo.runtime.session import open_session
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}

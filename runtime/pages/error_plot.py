@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from dlzoo.runtime.report_html import short_multiple
+from dlzoo.runtime.pages.html_pieces import short_multiple
 
 Layer = Mapping[str, Any]
 

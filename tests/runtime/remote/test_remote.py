@@ -14,13 +14,13 @@ from small_bundle import small_bundle
 from dlzoo.errors import ArgumentError, DataError, ServerError
 from dlzoo.export.bundle import Bundle
 from dlzoo.runtime.recorded import Tolerance
-from dlzoo.runtime.remote import RemoteTensor, connect
-from dlzoo.runtime.remote_expectation import expectation_of, recorded_expectation
-from dlzoo.runtime.remote_images import compare_images
-from dlzoo.runtime.remote_tensors import answer_array, answer_array_from_json, datatype_of
-from dlzoo.runtime.remote_verify import RemoteReport, verify_remote
+from dlzoo.runtime.remote.expectation import expectation_of, recorded_expectation
+from dlzoo.runtime.remote.images import compare_images
+from dlzoo.runtime.remote.model import RemoteTensor, connect
+from dlzoo.runtime.remote.tensors import answer_array, answer_array_from_json, datatype_of
+from dlzoo.runtime.remote.verify import RemoteReport, verify_remote
 
-TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from report_facts import candidate, layer, layer_errors, report
 from dlzoo.export.bundle import Bundle, Manifest
 from dlzoo.runtime.difference import WorstElement
 from dlzoo.runtime.layer_errors import LayerErrors
-from dlzoo.runtime.report_page import report_page
-from dlzoo.runtime.report_style import STYLE
+from dlzoo.runtime.pages.report_page import report_page
+from dlzoo.runtime.pages.style import STYLE
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 SECONDS = {"build": 0.5, "export": 6.25, "layers": 1.25}

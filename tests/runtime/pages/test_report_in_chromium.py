@@ -17,7 +17,7 @@ import pytest
 from report_facts import candidate, layer, layer_errors, report
 
 from dlzoo.export.bundle import Bundle
-from dlzoo.runtime.report_page import report_page
+from dlzoo.runtime.pages.report_page import report_page
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),

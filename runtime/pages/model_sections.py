@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dlzoo.runtime.report_html import (
+from dlzoo.runtime.pages.html_pieces import (
     Cell,
     Column,
     Markup,

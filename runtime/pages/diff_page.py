@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dlzoo.export.bundle import Bundle, GoldenSet
 from dlzoo.runtime.diff_report import DiffReport
 from dlzoo.runtime.layer_errors import LayerError, LayerErrors
-from dlzoo.runtime.report_page import report_page
+from dlzoo.runtime.pages.report_page import report_page
 from dlzoo.runtime.tapped_session import Setting
 
 

@@ -116,10 +116,10 @@ def connect(url: str, model: str, *, timeout_s: float) -> RemoteModel:
         "api_key": key,
     }
     if parts.scheme.startswith("grpc"):
-        from dlzoo.runtime.remote_grpc import GrpcModel
+        from dlzoo.runtime.remote.grpc_model import GrpcModel
 
         return GrpcModel(**where)
-    from dlzoo.runtime.remote_http import HttpModel
+    from dlzoo.runtime.remote.http_model import HttpModel
 
     return HttpModel(**where, prefix=parts.path.rstrip("/"))
 

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dlzoo.errors import ServerError
-from dlzoo.runtime.remote import (
+from dlzoo.runtime.remote.model import (
     API_KEY_VARIABLE,
     Arrays,
     RefusedError,
     RemoteFacts,
     RemoteTensor,
 )
-from dlzoo.runtime.remote_tensors import (
+from dlzoo.runtime.remote.tensors import (
     answer_array,
     answer_array_from_json,
     datatype_of,

@@ -1,0 +1,1 @@
+"""The pages that dlzoo writes for people: HTML without network, styles and scripts inside."""
