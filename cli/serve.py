@@ -110,12 +110,12 @@ def serve(
     Every bundle is proved again before it takes requests. Open the HTTP address in a browser to
     try a picture. SIGTERM stops the server when it has answered what has come.
     """
-    import asyncio
     import logging
 
     try:
         from dlzoo.runtime.serve.address import Address
         from dlzoo.runtime.serve.batching import BatchSettings
+        from dlzoo.runtime.serve.event_loop import run_until_complete
         from dlzoo.runtime.serve.limits import Limits
         from dlzoo.runtime.serve.served_model import ModelSettings
         from dlzoo.runtime.serve.server import ServerSettings
@@ -168,7 +168,7 @@ def serve(
             num_instances=instances,
         ),
     )
-    asyncio.run(
+    run_until_complete(
         run_server(
             sources,
             model_settings,

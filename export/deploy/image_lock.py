@@ -16,7 +16,14 @@ from dlzoo.errors import ExportError, InstallationError
 #: ``serve``, without what exporting and training need (a test holds this against pyproject.toml).
 SERVED = (
     *("numpy", "pillow", "rich", "typer"),
-    *("prometheus-client", "starlette", "tritonclient[grpc]", "uvicorn"),
+    *(
+        "httptools",
+        "prometheus-client",
+        "starlette",
+        "tritonclient[grpc]",
+        "uvicorn",
+        "uvloop",
+    ),
 )
 #: What dlzoo's own dependencies have beside those.
 NOT_SERVED = ("torch", "onnx", "onnxscript", "safetensors", "filelock", "platformdirs")

@@ -67,7 +67,7 @@ def test_the_lock_holds_what_serving_needs_and_no_torch(deployed) -> None:
 def test_what_is_served_is_what_the_project_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
-    names = {re.split(r"[<>=]", text)[0] for text in asked}
+    names = {re.split(r"[<>=;]", text)[0] for text in asked}
     assert names == {*SERVED, *NOT_SERVED}
     assert all(Requirement(text) for text in SERVED)
 
