@@ -56,7 +56,7 @@ def parse_request(body: bytes, header_length: bytes | None, limits: Limits) -> I
         id=_text(document, "id", "the request", default=""),
         outputs=_parse_outputs(document, parameters),
         timeout_s=timeout_of(parameters.get("timeout")),
-        wants_binary=parameters.get("binary_data_output") is True,
+        wants_binary=_flag(parameters, "binary_data_output"),
     )
 
 
@@ -153,9 +153,11 @@ def _parse_outputs(
         own = _object(entry, "parameters", f"output {name!r}")
         if _SHARED_MEMORY in own:
             raise RefusalError("shared memory is not supported", Reason.UNSUPPORTED)
-        is_binary = own.get("binary_data", parameters.get("binary_data_output", False))
+        is_binary = _flag(own, "binary_data")
+        if own.get("binary_data") is None:
+            is_binary = _flag(parameters, "binary_data_output")
         outputs.append(
-            OutputRequest(name, is_binary is True, num_classes_of(own.get("classification")))
+            OutputRequest(name, is_binary, num_classes_of(own.get("classification")))
         )
     return outputs
 
@@ -180,6 +182,13 @@ def _object(document: dict[str, Any], key: str, owner: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RefusalError(f"{owner}: {key!r} is no object")
     return value
+
+
+def _flag(parameters: dict[str, Any], key: str) -> bool:
+    value = parameters.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise RefusalError(f"parameter {key!r} should be true or false")
+    return value is True
 
 
 def _text(

@@ -23,7 +23,7 @@ from dlzoo.runtime.serve.http_infer import parse_json
 from dlzoo.runtime.serve.infer_endpoint import InferEndpoint
 from dlzoo.runtime.serve.metrics import metrics_registry
 from dlzoo.runtime.serve.model_config import model_config_json
-from dlzoo.runtime.serve.openapi import openapi_document
+from dlzoo.runtime.serve.openapi import MAX_CLASSES, openapi_document
 from dlzoo.runtime.serve.pages import model_card, page_routes
 from dlzoo.runtime.serve.refusal import Reason, RefusalError
 from dlzoo.runtime.serve.served import Served
@@ -165,20 +165,20 @@ class HttpService:
                 Reason.UNSUPPORTED,
             )
         await self._served.repository.load(request.path_params["model"])
-        return Response(b"", media_type="application/json")
+        return Response()
 
     async def unload(self, request: Request) -> Response:
         """Take no more requests for a model."""
         self._served.check_may_change_models()
         await self._document(request)
         await self._served.repository.unload(request.path_params["model"])
-        return Response(b"", media_type="application/json")
+        return Response()
 
     async def classify(self, request: Request) -> Response:
         """The best classes of the image in the body."""
         text = request.query_params.get("k", "5")
         if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 6 and int(text) > 0):
-            raise RefusalError(f"k is {text[:40]!r}, expected 1 or more classes")
+            raise RefusalError(f"k is {text[:40]!r}, expected 1 to {MAX_CLASSES:,} classes")
         headers = dict(request.scope["headers"])
         with self._served.budget.hold(declared_length(headers, self._served.limits)):
             image = await read_body(request.receive, headers, self._served.limits)

@@ -6,11 +6,19 @@ from functools import cache
 from typing import Any
 
 from dlzoo import __version__
+from dlzoo.runtime.serve.datatypes import NUMPY_DTYPES
 
 _TENSOR_DATA = {"type": "array", "items": {}}
 _PARAMETERS = {"type": "object", "additionalProperties": True}
 _SIZES = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 _TEXT = {"type": "string"}
+_DATATYPE = {"type": "string", "enum": list(NUMPY_DTYPES)}
+#: Classes to ask for at most: a number of six digits.
+MAX_CLASSES = 999_999
+_HEADER_LENGTH = {
+    "description": "How many bytes of the body are JSON, where binary tensor data follow that.",
+    "schema": {"type": "integer", "minimum": 0},
+}
 _INFER_EXAMPLE = {
     "inputs": [
         {"name": "input", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -1.0]},
@@ -36,7 +44,7 @@ _SCHEMAS: dict[str, Any] = {
     "TensorMetadata": _object(
         {
             "name": _TEXT,
-            "datatype": _TEXT,
+            "datatype": _DATATYPE,
             "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}},
         }
     ),
@@ -46,7 +54,7 @@ _SCHEMAS: dict[str, Any] = {
                 "type": "array",
                 "minItems": 1,
                 "items": _object(
-                    {"name": _TEXT, "shape": _SIZES, "datatype": _TEXT},
+                    {"name": _TEXT, "shape": _SIZES, "datatype": _DATATYPE},
                     {"data": _TENSOR_DATA, "parameters": _PARAMETERS},
                 ),
             }
@@ -67,7 +75,7 @@ _SCHEMAS: dict[str, Any] = {
             "outputs": {
                 "type": "array",
                 "items": _object(
-                    {"name": _TEXT, "shape": _SIZES, "datatype": _TEXT},
+                    {"name": _TEXT, "shape": _SIZES, "datatype": _DATATYPE},
                     {"data": _TENSOR_DATA, "parameters": _PARAMETERS},
                 ),
             },
@@ -101,6 +109,7 @@ _SCHEMAS["RepositoryIndex"] = {
     "items": _object({"name": _TEXT, "version": _TEXT, "state": _TEXT, "reason": _TEXT}),
 }
 _ANY_OBJECT = {"type": "object"}
+_BINARY = {"type": "string", "format": "binary"}
 _ERRORS = {
     "400": "The request does not fit the protocol or the model.",
     "401": "The API key is missing or wrong.",
@@ -123,17 +132,19 @@ _PATH_PARAMETERS = {
 def _operation(
     path: str,
     summary: str,
-    answer: dict[str, Any] | str,
+    answer: dict[str, Any] | str | None,
     *,
     body: dict[str, Any] | None = None,
+    is_body_required: bool = True,
     query: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """One operation; ``answer`` is a schema, or the media type of something else."""
+    """One operation; ``answer`` is a schema, the media type of something else, or nothing."""
+    done: dict[str, Any] = {"description": "Done."}
     if isinstance(answer, str):
-        content: dict[str, Any] = {answer: {"schema": _TEXT}}
-    else:
-        content = {"application/json": {"schema": answer}}
-    responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
+        done["content"] = {answer: {"schema": _TEXT}}
+    elif answer is not None:
+        done["content"] = {"application/json": {"schema": answer}}
+    responses: dict[str, Any] = {"200": done}
     for code, description in _ERRORS.items():
         responses[code] = {
             "description": description,
@@ -146,12 +157,30 @@ def _operation(
     if parameters or query:
         operation["parameters"] = [*parameters, *(query or [])]
     if body is not None:
-        operation["requestBody"] = {"content": body}
+        operation["requestBody"] = {"content": body, "required": is_body_required}
     return operation
 
 
 def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _infer_operation(path: str) -> dict[str, Any]:
+    header = "Inference-Header-Content-Length"
+    operation = _operation(
+        path,
+        f"Run the model. Binary tensor data may follow the JSON, whose size {header} then says.",
+        _ref("InferResponse"),
+        body={
+            "application/json": {"schema": _ref("InferRequest"), "example": _INFER_EXAMPLE},
+            "application/octet-stream": {"schema": _BINARY},
+        },
+    )
+    operation["parameters"].append({"name": header, "in": "header", **_HEADER_LENGTH})
+    done = operation["responses"]["200"]
+    done["content"]["application/octet-stream"] = {"schema": _BINARY}
+    done["headers"] = {header: _HEADER_LENGTH}
+    return operation
 
 
 def _of_models(paths: dict[str, Any]) -> None:
@@ -162,24 +191,12 @@ def _of_models(paths: dict[str, Any]) -> None:
         ) -> None:
             paths[f"{prefix}{ending}"] = {"get": _operation(prefix, summary, answer)}
 
-        infer_body = {
-            "application/json": {"schema": _ref("InferRequest"), "example": _INFER_EXAMPLE},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        }
-        paths[f"{prefix}/infer"] = {
-            "post": _operation(
-                prefix,
-                "Run the model. Binary tensor data may follow the JSON, whose size "
-                "Inference-Header-Content-Length then says.",
-                _ref("InferResponse"),
-                body=infer_body,
-            )
-        }
+        paths[f"{prefix}/infer"] = {"post": _infer_operation(prefix)}
         images = {
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("image/jpeg", "image/png", "image/webp")
+            kind: {"schema": _BINARY} for kind in ("image/jpeg", "image/png", "image/webp")
         }
-        k = {"name": "k", "in": "query", "schema": {"type": "integer", "minimum": 1}}
+        sizes = {"type": "integer", "minimum": 1, "maximum": MAX_CLASSES, "default": 5}
+        k = {"name": "k", "in": "query", "schema": sizes}
         paths[f"{prefix}/classify"] = {
             "post": _operation(
                 prefix,
@@ -202,9 +219,11 @@ def openapi_document() -> dict[str, Any]:
     """The document, OpenAPI 3.1."""
     paths: dict[str, Any] = {}
 
-    def add(method: str, path: str, summary: str, answer: dict[str, Any] | str) -> None:
+    def add(method: str, path: str, summary: str, answer: dict[str, Any] | str | None) -> None:
         body = {"application/json": {"schema": _ANY_OBJECT}} if method == "post" else None
-        paths[path] = {method: _operation(path, summary, answer, body=body)}
+        paths[path] = {
+            method: _operation(path, summary, answer, body=body, is_body_required=False)
+        }
 
     add("get", "/v2", "The server's name, version and extensions.", _ref("ServerMetadata"))
     add("get", "/v2/health/live", "Whether the process answers.", _ANY_OBJECT)
@@ -213,8 +232,8 @@ def openapi_document() -> dict[str, Any]:
     add("get", "/v2/models/stats", "What every model has done.", _ANY_OBJECT)
     add("post", "/v2/repository/index", "Every model and version.", _ref("RepositoryIndex"))
     repository = "/v2/repository/models/{model}"
-    add("post", f"{repository}/load", "Load a model, or load it again.", "application/json")
-    add("post", f"{repository}/unload", "Let a model go.", "application/json")
+    add("post", f"{repository}/load", "Load a model, or load it again.", None)
+    add("post", f"{repository}/unload", "Let a model go.", None)
     add("get", "/metrics", "Prometheus' metrics.", "text/plain")
     return {
         "openapi": "3.1.0",

@@ -71,6 +71,11 @@ def entry(**changes: Any) -> dict[str, Any]:
         ({"inputs": [entry()], "id": 3}, "no text 'id'"),
         ({"inputs": [entry()], "parameters": {"timeout": -1}}, "'timeout'"),
         ({"inputs": [entry()], "parameters": {"timeout": "1"}}, "'timeout'"),
+        ({"inputs": [entry()], "parameters": {"binary_data_output": 1}}, "true or false"),
+        (
+            {"inputs": [entry()], "outputs": [{"name": "y", "parameters": {"binary_data": "no"}}]},
+            "'binary_data' should be true or false",
+        ),
         (
             {"inputs": [entry()], "outputs": [{"name": "y", "parameters": {"classification": -1}}]},
             "'classification'",
