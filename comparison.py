@@ -7,11 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from dlzoo.errors import ArgumentError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from dlzoo.runtime.diff_base import Base
     from dlzoo.runtime.diff_report import DiffReport
     from dlzoo.runtime.report import Report
-    from dlzoo.runtime.tapped_session import TappedModel
 
     Inputs = dict[str, npt.NDArray[Any]]
 
@@ -32,10 +29,6 @@ OnText = Callable[[str], None]
 #: What a float32 model passes with; a card may say otherwise. Source: docs/DESIGN.md, 6.3.
 RHO2_LIMIT, RHOMAX_LIMIT = 3.0, 6.0
 _ALL_LEVELS = ("disabled", "basic", "extended", "all")
-#: Of a bundle's golden inputs that are finite numbers, this many are compared.
-_MAX_INPUT_SETS = 3
-#: What an open axis of a bare .onnx file gets where nobody gave inputs.
-_DRAWN_BATCH = 2
 
 
 def diff(
@@ -80,26 +73,33 @@ def diff(
         BundleError: a file is missing or damaged.
         ProviderError: a provider is missing or did not take the work.
     """
+    from dlzoo.comparison_sides import (
+        check_sides,
+        graph_of,
+        input_sets_of,
+        is_graph,
+        module_of,
+    )
     from dlzoo.network_base import NetworkBase
     from dlzoo.runtime.diff_base import ModelBase
     from dlzoo.runtime.model_diff import compare_models
     from dlzoo.runtime.tapped_session import Setting, TappedModel
     from dlzoo.runtime.value_checks import Limits
 
-    graphs = [_graph_of(side) for side in (a, b) if _is_graph(side)]
-    networks = [side for side in (a, b) if side is not None and not _is_graph(side)]
-    _check_sides(a, graphs, networks, b, providers)
+    graphs = [graph_of(side) for side in (a, b) if is_graph(side)]
+    networks = [side for side in (a, b) if side is not None and not is_graph(side)]
+    check_sides(a, graphs, networks, b, providers)
     candidate = graphs[-1]
     model = TappedModel(candidate.path)
     limits = Limits(rho2=RHO2_LIMIT, rhomax=RHOMAX_LIMIT)
     bundle = next((graph.bundle for graph in reversed(graphs) if graph.bundle), None)
     if bundle is not None:
         limits = Limits(rho2=bundle.manifest.rho2_limit, rhomax=bundle.manifest.rhomax_limit)
-    input_sets = _input_sets(model, bundle, golden, inputs, seed)
+    input_sets = input_sets_of(model, bundle, golden, inputs, seed)
     base: Base
     judged = tuple(dict.fromkeys(providers))
     if networks:
-        module, title = _module_of(networks[0], candidate, input_sets[0][1], weights, seed)
+        module, title = module_of(networks[0], candidate, input_sets[0][1], weights, seed)
         asked: dict[str, Any] = {}
         if bundle is not None:
             asked = {
@@ -219,120 +219,3 @@ def explain_failure(
     if culprit is None:
         return report
     return replace(report, notes=(*report.notes, f"the first wrong layer is {culprit}"))
-
-
-@dataclass(frozen=True)
-class _Graph:
-    path: Path
-    title: str
-    bundle: Bundle | None
-
-
-def _is_graph(side: object) -> bool:
-    """Whether it is a bundle or an .onnx file, and not a network."""
-    from dlzoo.export.bundle import Bundle
-
-    if isinstance(side, (Bundle, Path)):
-        return True
-    return isinstance(side, str) and (side.endswith(".onnx") or Path(side).is_dir())
-
-
-def _graph_of(side: object) -> _Graph:
-    from dlzoo.export.bundle import Bundle
-
-    if isinstance(side, Bundle):
-        return _Graph(side.model_path, side.path.name, side)
-    assert isinstance(side, (str, Path))
-    path = Path(side)
-    if path.suffix == ".onnx":
-        return _Graph(path, path.name, None)
-    bundle = Bundle.open(path)
-    return _Graph(bundle.model_path, path.name or str(path), bundle)
-
-
-def _check_sides(
-    a: object,
-    graphs: Sequence[_Graph],
-    networks: Sequence[object],
-    b: object,
-    providers: Sequence[str],
-) -> None:
-    if len(networks) == 2 or not graphs:
-        raise ArgumentError(
-            f"diff got {' and '.join(map(repr, networks))}, expected at least one bundle or "
-            ".onnx file. Export the network first: dlzoo export MODEL."
-        )
-    if b is None and len(set(providers)) < 2:
-        raise ArgumentError(
-            f"diff got {a!s} alone on one provider, expected a second model or a second provider. "
-            "Give for example --provider cpu --provider cuda."
-        )
-
-
-def _input_sets(
-    model: TappedModel,
-    bundle: Bundle | None,
-    golden: str | Path | None,
-    asked: Sequence[InputSpec],
-    seed: int,
-) -> list[tuple[str, Inputs]]:
-    """Finite inputs, each set with the name of its kind."""
-    import numpy as np
-
-    if golden is not None:
-        from dlzoo.runtime.recorded import recorded_inputs
-
-        return recorded_inputs(model.path, Path(golden))
-    if bundle is not None:
-        finite = [
-            (golden_set.kind, golden_set.inputs)
-            for golden_set in bundle.golden_sets()
-            if all(np.isfinite(x).all() for x in golden_set.inputs.values())
-            and set(golden_set.inputs) == set(model.graph.inputs)
-        ]
-        if finite:
-            return [*finite[: _MAX_INPUT_SETS - 1], *finite[_MAX_INPUT_SETS - 1 :][-1:]]
-    from dlzoo.export.golden_inputs import golden_inputs
-
-    shapes = {spec.name: spec.shape for spec in asked}
-    specs = [
-        replace(spec, dims=shapes.get(spec.name, spec.dims)) for spec in model.header.inputs
-    ]
-    symbols = {dim for spec in specs for dim in spec.dims if isinstance(dim, str)}
-    firsts = {spec.dims[0] for spec in specs if spec.dims}
-    if symbols - firsts:
-        spec = next(s for s in specs if set(s.dims) & (symbols - firsts))
-        example = "x".join("64" if isinstance(dim, str) else str(dim) for dim in spec.dims[1:])
-        raise ArgumentError(
-            f"{model.path.name} leaves the sizes {', '.join(sorted(symbols - firsts))} open, so "
-            f"inputs cannot be drawn. Give for example --input {spec.name}=2x{example}, or --golden "
-            "DIR with input_0.pb."
-        )
-    sizes = dict.fromkeys(symbols, (_DRAWN_BATCH,))
-    ranges = {spec.name: (spec.low, spec.high) for spec in asked}
-    drawn = golden_inputs(specs, sizes=sizes, seed=seed, integer_ranges=ranges)
-    return drawn[: _MAX_INPUT_SETS - 1]
-
-
-def _module_of(
-    side: object, graph: _Graph, inputs: Inputs, weights: str, seed: int
-) -> tuple[nn.Module, str]:
-    """The network with the head and preprocessing that the graph was exported with."""
-    from torch import nn
-
-    from dlzoo.export.bundled_network import load_bundled_network
-    from dlzoo.export.input_spec import InputSpec
-    from dlzoo.export.model_source import SourceOptions, load_source
-
-    title = type(side).__name__ if isinstance(side, nn.Module) else str(side)
-    model = side if isinstance(side, nn.Module) else title
-    if graph.bundle is not None:
-        manifest = graph.bundle.manifest
-        return load_bundled_network(manifest, model, weights=weights, seed=seed), title
-    if isinstance(model, nn.Module):
-        return model, title
-    specs = tuple(
-        InputSpec(name=name, shape=x.shape, dtype=x.dtype.name) for name, x in inputs.items()
-    )
-    options = SourceOptions(weights=weights, seed=seed, default_inputs=specs)
-    return load_source(model, options).network, title
