@@ -18,6 +18,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
 
 from dlzoo.runtime.serve.gate import check_key
+from dlzoo.runtime.serve.grpc_messages import DAMAGED
 from dlzoo.runtime.serve.grpc_tensors import infer_request, infer_response
 from dlzoo.runtime.serve.model_config import model_config
 from dlzoo.runtime.serve.refusal import Reason, RefusalError
@@ -71,6 +72,8 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
             try:
                 if not is_open:
                     self._check_key(context)
+                if request is DAMAGED:
+                    raise _NO_MESSAGE
                 return await answer(request, context)
             except RefusalError as refusal:
                 await _abort(context, refusal)
@@ -162,6 +165,8 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
         except RefusalError as refusal:
             await _abort(context, refusal)
         async for request in requests:
+            if request is DAMAGED:
+                await _abort(context, _NO_MESSAGE)
             try:
                 answer = await self._model_infer(request, context)
                 yield pb.ModelStreamInferResponse(infer_response=answer)
@@ -177,6 +182,7 @@ def _method_name(call: str) -> str:
     return re.sub(r"([A-Z])", r"_\1", call).lower()
 
 
+_NO_MESSAGE = RefusalError("the request's bytes are not the message that this call takes")
 _INTERNAL = RefusalError("internal error; the server's log says more", Reason.INTERNAL)
 
 

@@ -32,6 +32,7 @@ class Reason(Enum):
 class RefusalError(Exception):
     """A request that gets no answer; the message is for the client and holds no path.
 
+    The message is one line: names that a client chose may hold anything, and logs are read by lines.
     ``retry_after_s`` says when to try again, for requests that were turned away under load.
     """
 
@@ -42,9 +43,13 @@ class RefusalError(Exception):
         *,
         retry_after_s: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message if message.isprintable() else _escaped(message))
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 #: Two parts or more, so that ``8/16``, ``application/json`` and ``/metrics`` stay as they are.

@@ -15,11 +15,11 @@ from typing import Any
 
 import grpc
 import uvicorn
-from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 from dlzoo.errors import ArgumentError
 from dlzoo.image_file import decoder_warnings
 from dlzoo.runtime.serve.address import Address
+from dlzoo.runtime.serve.grpc_messages import add_service
 from dlzoo.runtime.serve.grpc_service import InferenceService
 from dlzoo.runtime.serve.http_service import HttpService
 from dlzoo.runtime.serve.limits import Limits
@@ -255,7 +255,7 @@ def _grpc_server(served: Served, settings: ServerSettings) -> tuple[Any, Address
             ("grpc.so_reuseport", 0),
         ],
     )
-    add_GRPCInferenceServiceServicer_to_server(InferenceService(served), server)
+    add_service(InferenceService(served), server)
     try:
         if settings.tls_cert is not None and settings.tls_key is not None:
             pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())

@@ -1,0 +1,61 @@
+"""Messages that cannot be read reach the service, which refuses them like any other request.
+
+gRPC itself answers them with UNKNOWN and the name of a Python class, and logs a stack trace for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+
+#: What a call gets in place of a message that cannot be read.
+DAMAGED = object()
+
+
+def add_service(service: Any, server: Any) -> None:
+    """Let a gRPC server answer with a service of the protocol, damaged messages included."""
+    add_GRPCInferenceServiceServicer_to_server(service, _Registration(server))
+
+
+class _Registration:
+    """The part of a server that generated code calls to register its handlers."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        self._server.add_generic_rpc_handlers(tuple(_LenientHandler(h) for h in handlers))
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        """Another way to the same handlers; asyncio's server takes none of it."""
+
+
+class _LenientHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+        self._methods: dict[str, Any] = {}
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a method, or None for one that the service has not."""
+        method = handler_call_details.method
+        if method not in self._methods:
+            found = self._handler.service(handler_call_details)
+            if found is None:
+                return None
+            read = _lenient(found.request_deserializer)
+            self._methods[method] = found._replace(request_deserializer=read)
+        return self._methods[method]
+
+
+def _lenient(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read_or_damaged(raw: bytes) -> Any:
+        try:
+            return read(raw)
+        except DecodeError:
+            return DAMAGED
+
+    return read_or_damaged
