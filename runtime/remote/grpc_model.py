@@ -5,6 +5,7 @@ Source: https://github.com/kserve/open-inference-protocol (gRPC), in tritonclien
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from dlzoo.runtime.remote.model import (
     RefusedError,
     RemoteFacts,
     RemoteTensor,
+    unreachable_server,
 )
 from dlzoo.runtime.remote.tensors import (
     answer_array,
@@ -56,6 +58,8 @@ class GrpcModel:
         timeout_s: float,
         api_key: str,
     ) -> None:
+        # What the library logs on stderr comes again as an error here, in one line.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         try:
             import grpc
             from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -155,10 +159,12 @@ class GrpcModel:
             )
             if code == codes.UNAVAILABLE:
                 # gRPC's own word for nobody there, and a server's for a model that is not ready.
-                is_away = details.lower().startswith("failed to connect")
-                what = "cannot be reached" if is_away else "is unavailable"
+                if details.lower().startswith("failed to connect"):
+                    raise unreachable_server(
+                        self.url, details, certificates="GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
+                    ) from None
                 raise ServerError(
-                    f"{self.url} {what}: {details}. Start the server, or mend --server."
+                    f"{self.url} is unavailable: {details}. Start the server, or mend --server."
                 ) from None
             if code == codes.DEADLINE_EXCEEDED:
                 raise ServerError(

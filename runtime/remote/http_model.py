@@ -22,6 +22,7 @@ from dlzoo.runtime.remote.model import (
     RefusedError,
     RemoteFacts,
     RemoteTensor,
+    unreachable_server,
 )
 from dlzoo.runtime.remote.tensors import (
     answer_array,
@@ -222,7 +223,13 @@ class HttpModel:
                 ) from None
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
-                raise self._away(getattr(error, "strerror", None) or str(error)) from None
+                # Of a certificate strerror has the line in OpenSSL's source alone.
+                said = (
+                    None
+                    if isinstance(error, ssl.SSLError)
+                    else getattr(error, "strerror", None)
+                )
+                raise self._away(said or str(error)) from None
         raise AssertionError("unreachable")
 
     def _document(self, body: bytes, what: str) -> dict[str, Any]:
@@ -235,10 +242,7 @@ class HttpModel:
         return document
 
     def _away(self, reason: str) -> ServerError:
-        return ServerError(
-            f"{self.url} cannot be reached: {' '.join(reason.split())}. "
-            "Start the server, or mend --server."
-        )
+        return unreachable_server(self.url, reason, certificates="SSL_CERT_FILE")
 
     def _not_the_protocol(self, what: str) -> ServerError:
         return ServerError(

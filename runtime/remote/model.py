@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import numpy.typing as npt
 
-from dlzoo.errors import ArgumentError
+from dlzoo.errors import ArgumentError, ServerError
 
 Arrays = dict[str, npt.NDArray[Any]]
 #: The variable that holds the key of a server that wants one.
@@ -50,6 +50,25 @@ class RemoteFacts:
     def takes_image_files(self) -> bool:
         """Whether the model's only input are bytes, as of an ensemble that decodes images."""
         return [tensor.datatype for tensor in self.inputs] == ["BYTES"]
+
+
+def unreachable_server(url: str, reason: str, *, certificates: str) -> ServerError:
+    """The error of a connection that did not come about.
+
+    Args:
+        url: the server's.
+        reason: what the connection says.
+        certificates: the environment variable that names a file of trusted certificates.
+    """
+    reason = " ".join(reason.split())
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return ServerError(
+            f"{url} is not believed: no authority that is trusted here has signed its certificate. "
+            f"Give the authority's own: {certificates}=FILE.pem."
+        )
+    return ServerError(
+        f"{url} cannot be reached: {reason}. Start the server, or mend --server."
+    )
 
 
 class RefusedError(Exception):

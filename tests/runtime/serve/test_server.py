@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -255,6 +256,25 @@ def test_tls(tmp_path: Path) -> None:
         with grpc.secure_channel(server.grpc, credentials) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
+        certificate = str(tmp_path / "cert.pem")
+        for url, variable in (
+            (server.http, "SSL_CERT_FILE"),
+            (f"grpcs://{server.grpc}", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"),
+        ):
+            command = [sys.executable, "-m", "dlzoo", "verify", str(bundle), "--server", url]
+            command += ["--timeout", "5"]
+            proved = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                env={**os.environ, variable: certificate},
+            )
+            assert proved.returncode == 0, proved.stderr
+            # Without the certificate nobody is believed, in one line.
+            refused = subprocess.run(command, capture_output=True, text=True)
+            assert refused.returncode == 2
+            assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
+            assert f"{url} is not believed" in refused.stderr and variable in refused.stderr
 
 
 def test_no_torch_no_onnx_and_loopback_alone(server: ServingProcess) -> None:
