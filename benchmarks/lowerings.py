@@ -1,11 +1,13 @@
 """Every spelling of every operator: its cost and its error, side by side.
 
-python benchmarks/lowerings.py [--operator mish] [--opset 20] [--runs 15] [--renew]
+python benchmarks/lowerings.py [--operator mish] [--opset 20] [--runs 15]
+                               [--openvino PYTHON] [--renew]
 
 Costs are run times on ONNX Runtime's CPU provider at [8, 64, 112, 112], as multiples of the
-operator's fastest spelling in the same run. The spellings take turns, and each one's fastest turn
-counts: other work on the machine can only add. Errors are multiples
-of PyTorch's own float32 error against float64 (docs/DESIGN.md, 6.3), the worst of the declared
+operator's fastest spelling in the same run; with --openvino on OpenVINO's CPU plugin in float32,
+too (PYTHON is that of an environment that has openvino and numpy). The spellings take turns, and
+each one's fastest turn counts: other work on the machine can only add. Errors are multiples of
+PyTorch's own float32 error against float64 (docs/DESIGN.md, 6.3), the worst of the declared
 inputs. --renew writes them to export/lowering/measured_costs.json, which decides what an export
 takes; with --operator only those rows.
 """
@@ -15,12 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
+from graph_runtimes import GraphRuntime, OnnxRuntime, OpenVino
 from measure import describe_machine
 
 from dlzoo.export.lowering import costs
@@ -34,23 +37,21 @@ from dlzoo.export.onnx_from_torch import onnx_from_torch
 UNIT_ROUNDOFF = 2.0**-24
 
 
-def open_spelling(
-    lowering: Lowering, module: torch.nn.Module, example: torch.Tensor, opset: int
-) -> onnxruntime.InferenceSession:
-    """A session of one module, its operator spelled so.
+def write_spelling(
+    path: Path, lowering: Lowering, module: torch.nn.Module, example: torch.Tensor, opset: int
+) -> bool:
+    """Write a graph of one module, its operator spelled so; False if it cannot be spelled so."""
+    from dlzoo.errors import ExportError
 
-    Raises:
-        ExportError: this call cannot be spelled so.
-    """
     chosen = {} if lowering.translate is None else {lowering.operator: lowering.key}
-    graph = onnx_from_torch(
-        module, {"x": example}, output_names=["y"], opset=opset, lowerings=chosen
-    )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # without a word on kernels that are expanded
-    with tempfile.TemporaryDirectory() as folder:
-        graph.save(Path(folder, "model.onnx"))
-        return onnxruntime.InferenceSession(Path(folder, "model.onnx"), options)
+    try:
+        graph = onnx_from_torch(
+            module, {"x": example}, output_names=["y"], opset=opset, lowerings=chosen
+        )
+    except ExportError:
+        return False
+    graph.save(path)
+    return True
 
 
 def opset_of(lowering: Lowering, opset: int) -> int:
@@ -58,18 +59,22 @@ def opset_of(lowering: Lowering, opset: int) -> int:
     return min(max(opset, lowering.min_opset), lowering.max_opset)
 
 
-def measure_error(lowering: Lowering, opset: int) -> float | None:
-    """The largest error of a spelling, as a multiple of PyTorch's own; None if no call can be."""
-    from dlzoo.errors import ExportError
+def is_missing(lowering: Lowering, opset: int, target: str) -> bool:
+    """Whether a target has no way to run what the spelling is made of."""
+    return "missing" in {kernel_status(name, opset, target) for name in lowering.onnx}  # type: ignore[arg-type]
 
+
+def measure_error(runtime: GraphRuntime, lowering: Lowering, opset: int) -> float | None:
+    """The largest error of a spelling, as a multiple of PyTorch's own; None if no call can be."""
     worst = None
     for sample in samples_of(lowering.operator):
-        try:
-            session = open_spelling(lowering, sample.module, sample.example, opset)
-        except ExportError:
-            continue
-        for x in declared_inputs().values():
-            (got,) = session.run(None, {"x": x.numpy()})
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.onnx")
+            if not write_spelling(path, lowering, sample.module, sample.example, opset):
+                continue
+            inputs = list(declared_inputs().values())
+            answers = runtime.outputs(path, [x.numpy() for x in inputs])
+        for x, got in zip(inputs, answers or [], strict=False):
             with torch.no_grad():
                 own = sample.module(x).double().numpy()
                 exact = sample.module.double()(x.double()).numpy()
@@ -81,31 +86,50 @@ def measure_error(lowering: Lowering, opset: int) -> float | None:
     return worst
 
 
-def measure_seconds(operator: str, opset: int, num_runs: int) -> dict[str, float]:
+def measure_seconds(
+    runtime: GraphRuntime, operator: str, opset: int, num_runs: int
+) -> dict[str, float]:
     """Shortest run time of each spelling of an operator, the spellings taking turns."""
-    from dlzoo.errors import ExportError
-
     (sample, *_) = samples_of(operator, TIMED_SHAPE)
-    sessions = {}
-    for lowering in OPERATORS[operator].lowerings:
-        version = opset_of(lowering, opset)
-        if "missing" in {kernel_status(name, version, "ort-cpu") for name in lowering.onnx}:
+    with tempfile.TemporaryDirectory() as folder:
+        models = {}
+        for number, lowering in enumerate(OPERATORS[operator].lowerings):
+            version = opset_of(lowering, opset)
+            path = Path(folder, f"{number}.onnx")
+            if not is_missing(lowering, version, runtime.target) and write_spelling(
+                path, lowering, sample.module, sample.example, version
+            ):
+                models[lowering.key] = path
+        return runtime.seconds(models, sample.example.numpy(), num_runs)
+
+
+def measure(
+    runtime: GraphRuntime,
+    names: Sequence[str],
+    rows: dict[str, Any],
+    opset: int,
+    num_runs: int,
+) -> None:
+    """Print the costs and errors of operators on a runtime, and put them into ``rows``."""
+    print(f"{runtime.target}, {list(TIMED_SHAPE)}, opset {opset} or the nearest")
+    for name in names:
+        seconds = measure_seconds(runtime, name, opset, num_runs)
+        if not seconds:
             continue
-        try:
-            sessions[lowering.key] = open_spelling(
-                lowering, sample.module, sample.example, version
+        fastest = min(seconds.values())
+        for lowering in OPERATORS[name].lowerings:
+            if lowering.key not in seconds:
+                continue
+            error = measure_error(runtime, lowering, opset_of(lowering, opset))
+            cost = seconds[lowering.key] / fastest
+            row = rows.setdefault(name, {}).setdefault(lowering.key, {"cost": {}, "error": {}})
+            row["cost"][runtime.target] = round(cost, 2)
+            if error is not None:
+                row["error"][runtime.target] = round(error, 2)
+            print(
+                f"{name:<28}{lowering.key:<28}{seconds[lowering.key] * 1e3:>8.1f} ms"
+                f"{cost:>7.2f} x  error {'-' if error is None else f'{error:.2f}'}"
             )
-        except ExportError:
-            continue
-    x = sample.example.numpy()
-    seconds: dict[str, list[float]] = {key: [] for key in sessions}
-    for _ in range(num_runs + 1):
-        for key, session in sessions.items():
-            start = time.perf_counter()
-            session.run(None, {"x": x})
-            seconds[key].append(time.perf_counter() - start)
-    # The first run allocates.
-    return {key: min(runs[1:]) for key, runs in seconds.items()}
 
 
 def main() -> None:
@@ -114,34 +138,26 @@ def main() -> None:
     parser.add_argument("--operator", action="append")
     parser.add_argument("--opset", type=int, default=20)
     parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--openvino", type=Path, help="a Python that has openvino")
     parser.add_argument("--renew", action="store_true")
     arguments = parser.parse_args()
     names = arguments.operator or [
         name for name, operator in OPERATORS.items() if samples_of(name) and operator.is_choice
     ]
-    rows = dict(costs.measured_costs()["operators"])
-    print(describe_machine())
-    print(f"ONNX Runtime CPU, {list(TIMED_SHAPE)}, opset {arguments.opset} or the nearest")
-    for name in names:
-        seconds = measure_seconds(name, arguments.opset, arguments.runs)
-        fastest = min(seconds.values())
-        rows[name] = {}
-        for lowering in OPERATORS[name].lowerings:
-            if lowering.key not in seconds:
-                continue
-            error = measure_error(lowering, opset_of(lowering, arguments.opset))
-            cost = seconds[lowering.key] / fastest
-            rows[name][lowering.key] = {
-                "cost": {"ort-cpu": round(cost, 2)},
-                "error": None if error is None else round(error, 2),
-            }
-            print(
-                f"{name:<28}{lowering.key:<28}{seconds[lowering.key] * 1e3:>8.1f} ms"
-                f"{cost:>7.2f} x  error {'-' if error is None else f'{error:.2f}'}"
-            )
+    old = costs.measured_costs()
+    # What is measured now is forgotten first; the other rows stay as they were.
+    rows = {name: {} if name in names else row for name, row in old["operators"].items()}
+    machine = describe_machine()
+    runtimes: list[GraphRuntime] = [OnnxRuntime()]
+    if arguments.openvino is not None:
+        runtimes.append(openvino := OpenVino(arguments.openvino))
+        machine += f", openvino {openvino.version}"
+    print(machine)
+    for runtime in runtimes:
+        measure(runtime, names, rows, arguments.opset, arguments.runs)
     if arguments.renew:
         document = {
-            "measured_with": describe_machine(),
+            "measured_with": machine,
             "opset": arguments.opset,
             "shape": list(TIMED_SHAPE),
             "operators": {name: rows[name] for name in sorted(rows)},

@@ -44,8 +44,8 @@ def ops(
                     "spelling": row.lowering.key,
                     "onnx": list(row.lowering.onnx),
                     "min_opset": row.lowering.min_opset,
-                    "cost": row.cost,
-                    "error": row.error,
+                    "cost": row.costs,
+                    "error": row.errors,
                     "usable": {target: list(row.usable[target]) for target in TARGETS},
                     "taken": {target: list(row.taken[target]) for target in TARGETS},
                     "expanded": {target: list(row.expanded[target]) for target in TARGETS},
@@ -72,8 +72,8 @@ def ops(
                 row.operator,
                 row.lowering.key,
                 opset_range(o for o in OPSETS if any(o in row.usable[t] for t in TARGETS)),
-                number(row.cost),
-                number(row.error),
+                number(row.costs.get("ort-cpu")),
+                number(row.errors.get("ort-cpu")),
                 marks(row),
             )
             for row in rows

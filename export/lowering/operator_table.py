@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dlzoo.errors import ExportError
@@ -13,6 +13,8 @@ from dlzoo.export.lowering.registry import Lowering, choose_lowering, why_not
 
 #: What dlzoo export takes, from the lowest to the last that the project answers for.
 OPSETS = tuple(range(11, 25))
+#: Where spellings were timed. What is portable has the first one's numbers.
+MEASURED_TARGETS: tuple[Target, ...] = ("ort-cpu", "openvino")
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class TableRow:
     """One spelling of one operator.
 
     ``usable`` and ``taken`` hold opsets by target; a call that the spelling cannot express goes
-    to the next best. ``cost`` is a multiple of the operator's fastest spelling, ``error`` of
-    PyTorch's own in float32; None where they were not measured.
+    to the next best. ``costs`` are multiples of the operator's fastest spelling, ``errors`` of
+    PyTorch's own in float32, by the target that they were measured on.
     """
 
     operator: str
@@ -29,8 +31,8 @@ class TableRow:
     usable: dict[Target, tuple[int, ...]]
     taken: dict[Target, tuple[int, ...]]
     expanded: dict[Target, tuple[int, ...]]
-    cost: float | None
-    error: float | None
+    costs: dict[Target, float]
+    errors: dict[Target, float]
 
 
 def operator_table() -> list[TableRow]:
@@ -63,9 +65,16 @@ def _row(name: str, lowering: Lowering) -> TableRow:
             )
             for target in TARGETS
         },
-        cost=cost_of(name, lowering.key, "ort-cpu"),
-        error=error_of(name, lowering.key),
+        costs=_measured(cost_of, name, lowering.key),
+        errors=_measured(error_of, name, lowering.key),
     )
+
+
+def _measured(
+    what: Callable[[str, str, str], float | None], name: str, key: str
+) -> dict[Target, float]:
+    values = {target: what(name, key, target) for target in MEASURED_TARGETS}
+    return {target: value for target, value in values.items() if value is not None}
 
 
 def _is_taken(name: str, lowering: Lowering, opset: int, target: Target) -> bool:
@@ -94,7 +103,7 @@ def opset_range(opsets: Iterable[int]) -> str:
 def markdown_page() -> str:
     """``docs/operators.md``."""
     measured = measured_costs()
-    head = ("operator", "spelling", "cost", "error", *TARGETS, "note")
+    head = ("operator", "spelling", "cost, error", "in OpenVINO", *TARGETS, "note")
     lines = [
         "# Operators and their spellings",
         "",
@@ -105,9 +114,10 @@ def markdown_page() -> str:
         "**bold** those at which it is taken. `†`: no kernel of its own at one of them; the "
         "runtime runs ONNX's definition of the operator, or the function in the file.",
         "- Cost: run time as a multiple of the operator's fastest spelling, on ONNX Runtime's CPU "
-        f"provider at {measured.get('shape', '-')}, opset {measured.get('opset', '-')} or the "
-        "nearest. Error: the largest on the declared inputs, as a multiple of PyTorch's own in "
-        "float32; above 3 a spelling is taken only where nothing else works.",
+        "provider and, in the next column, OpenVINO's in float32, at "
+        f"{measured.get('shape', '-')}, opset {measured.get('opset', '-')} or the nearest. Error: "
+        "the largest on the declared inputs, as a multiple of PyTorch's own in float32; above 3 a "
+        "spelling is taken only where nothing else works.",
         "- A call that a spelling cannot express, such as an even window of LRN, goes to the "
         "next best; the bundle's manifest says what was taken for each layer, and why.",
         "",
@@ -137,10 +147,16 @@ def _cells(row: TableRow) -> Sequence[str]:
         texts += [opset_range(others)] if others else []
         mark = " †" if row.expanded[target] else ""
         places.append((" ".join(texts) or "-") + mark)
-    cost = "-" if row.cost is None else f"{row.cost:.2f}"
-    error = "-" if row.error is None else f"{row.error:.2f}"
+    measured = [
+        f"{_number(row.costs.get(target))}, {_number(row.errors.get(target))}"
+        for target in MEASURED_TARGETS
+    ]
     names = (f"`{row.operator}`", f"`{row.lowering.key}`")
-    return (*names, cost, error, *places, row.lowering.note)
+    return (*names, *measured, *places, row.lowering.note)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

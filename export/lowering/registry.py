@@ -201,7 +201,7 @@ def choose_lowering(
         )
     if asked is None:
         # An inexact spelling is better than none, and the proof has the last word.
-        exact = [low for low in usable if not failed_accuracy(low.operator, low.key)]
+        exact = [low for low in usable if not failed_accuracy(low.operator, low.key, target)]
         inexact = [low for low in usable if low not in exact]
         reasons |= {low.key: "is less exact" for low in inexact} if exact else {}
         usable = exact or usable

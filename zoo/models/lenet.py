@@ -7,10 +7,12 @@ C   channels         K      classes
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from dlzoo.errors import ArgumentError
 from dlzoo.zoo.data.preprocessing import MNIST_32, MNIST_LENET5
 from dlzoo.zoo.layers.activation import ScaledTanh
 from dlzoo.zoo.layers.connection_table import TableConvolution
@@ -76,8 +78,17 @@ def digit_codes(num_classes: int) -> Tensor:
     )
     if num_classes <= 10:
         return code_KD[:num_classes]
-    more = torch.randint(0, 2, (num_classes - 10, code_KD.shape[1])) * 2.0 - 1.0
-    return torch.cat([code_KD, more])
+    return torch.cat([code_KD, random_codes(num_classes - 10)])
+
+
+def random_codes(num_classes: int) -> Tensor:
+    """Codes [K, 84] of +1 and -1 with equal probability, all about as far apart.
+
+    Source:
+        LeCun et al. 1998, section II.B, which names them beside pictures: for classes that do not
+        look alike the way digits do.
+    """
+    return torch.randint(0, 2, (num_classes, 7 * 12)) * 2.0 - 1.0
 
 
 class LeNet5(nn.Module):
@@ -91,7 +102,7 @@ class LeNet5(nn.Module):
         Conv, Tanh, AveragePool, Gemm, and the distance as Sub, Mul, ReduceSum, Neg.
     """
 
-    def __init__(self, num_classes: int, num_channels: int) -> None:
+    def __init__(self, num_classes: int, num_channels: int, codes: str) -> None:
         super().__init__()
         self.c1 = nn.Conv2d(num_channels, 6, 5)
         self.s2 = TrainableSubsampling(6)
@@ -100,7 +111,9 @@ class LeNet5(nn.Module):
         self.c5 = nn.Conv2d(16, 120, 5)
         self.f6 = nn.Linear(120, 84)
         self.squash = ScaledTanh()
-        self.output = RBFOutput(digit_codes(num_classes))
+        self.output = RBFOutput(
+            random_codes(num_classes) if codes == "random" else digit_codes(num_classes)
+        )
         # Appendix A: uniform between -2.4/f and 2.4/f, f the number of inputs of a unit.
         for layer in (self.c1, self.c5, self.f6):
             bound = 2.4 / layer.weight[0].numel()
@@ -136,9 +149,22 @@ class LeNet5(nn.Module):
     limit_reason="Every layer ends in a tanh, and ONNX Runtime's on the CPU (a rational "
     "approximation) has 2.7 times the error of PyTorch's: RMS 3.7e-8 against 1.4e-8 on N(0, 1).",
 )
-def lenet5(*, num_classes: int = 10, num_channels: int = 1) -> nn.Module:
-    """LeNet-5 as in the paper: 156 + 12 + 1,516 + 32 + 48,120 + 10,164 parameters."""
-    return LeNet5(num_classes, num_channels)
+def lenet5(
+    *,
+    num_classes: int = 10,
+    num_channels: int = 1,
+    codes: Literal["digits", "random"] = "digits",
+) -> nn.Module:
+    """LeNet-5 as in the paper: 156 + 12 + 1,516 + 32 + 48,120 + 10,164 parameters.
+
+    The classes' codes are pictures of the digits, or drawn, for what does not look like digits.
+
+    Raises:
+        ArgumentError: an unknown kind of codes.
+    """
+    if codes not in ("digits", "random"):
+        raise ArgumentError(f'lenet5: codes is {codes!r}, expected "digits" or "random".')
+    return LeNet5(num_classes, num_channels, codes)
 
 
 @register_model(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dlzoo.errors import ArgumentError
 from dlzoo.zoo.models.lenet import connection_table, digit_codes, lenet5, lenet5_relu
 
 
@@ -75,6 +76,19 @@ def test_codes_for_fewer_and_for_more_classes() -> None:
     assert torch.equal(many_KD[:10], digit_codes(10))
     assert set(many_KD.unique().tolist()) == {-1.0, 1.0}
     assert len({tuple(code) for code in many_KD.tolist()}) == 40
+
+
+def test_codes_are_drawn_for_what_is_no_digit() -> None:
+    torch.manual_seed(0)
+    codes_KD = lenet5(codes="random").output.codes
+    assert codes_KD.shape == (10, 84) and set(codes_KD.unique().tolist()) == {-1.0, 1.0}
+    # Binomial(84, 1/2): 42 differ on average, and 5 standard deviations are 23.
+    apart = torch.pdist(codes_KD, p=0)
+    assert apart.min() > 19 and apart.max() < 65
+    torch.manual_seed(1)
+    assert not torch.equal(lenet5(codes="random").output.codes, codes_KD)
+    with pytest.raises(ArgumentError, match='expected "digits" or "random"'):
+        lenet5(codes="letters")  # type: ignore[arg-type]
 
 
 def test_codes_are_held_fixed_and_saved() -> None:
