@@ -8,9 +8,9 @@ import pytest
 from serving_process import serving
 from small_bundle import small_bundle
 
-from dlzoo.runtime.remote import connect
-from dlzoo.runtime.remote_expectation import expectation_of
-from dlzoo.runtime.remote_verify import verify_remote
+from dlzoo.runtime.remote.expectation import expectation_of
+from dlzoo.runtime.remote.model import connect
+from dlzoo.runtime.remote.verify import verify_remote
 
 
 @pytest.mark.parametrize("kernels", ["native", "function"])
