@@ -71,9 +71,18 @@ class Gate:
             check_key(self._served, authorization)
         # A browser sends the origin of the page that asks. Without this, any site that is open in
         # it could use a server that listens on this machine alone.
-        if origin is not None and scope["method"] != "GET":
-            asking = urlsplit(origin.decode("latin-1")).netloc
-            if asking != (host or b"").decode("latin-1"):
-                raise RefusalError(
-                    "requests from pages of other sites are refused", Reason.FORBIDDEN
-                )
+        is_foreign = origin is not None and _place_of(origin) != (host or b"").decode(
+            "latin-1"
+        )
+        if is_foreign and scope["method"] != "GET":
+            raise RefusalError(
+                "requests from pages of other sites are refused", Reason.FORBIDDEN
+            )
+
+
+def _place_of(origin: bytes) -> str | None:
+    """Host and port of a header Origin; None if it is no address."""
+    try:
+        return urlsplit(origin.decode("latin-1")).netloc
+    except ValueError:  # a bracket that is not closed
+        return None

@@ -21,7 +21,7 @@ from dlzoo.runtime.serve.gate import check_key
 from dlzoo.runtime.serve.grpc_messages import DAMAGED
 from dlzoo.runtime.serve.grpc_tensors import infer_request, infer_response
 from dlzoo.runtime.serve.model_config import model_config
-from dlzoo.runtime.serve.refusal import Reason, RefusalError
+from dlzoo.runtime.serve.refusal import INTERNAL, Reason, RefusalError
 from dlzoo.runtime.serve.served import Served
 
 _logger = logging.getLogger("dlzoo.serve")
@@ -79,7 +79,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
                 await _abort(context, refusal)
             except Exception:
                 _logger.exception("a gRPC call failed")
-                await _abort(context, _INTERNAL)
+                await _abort(context, INTERNAL)
 
         return call
 
@@ -174,7 +174,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
                 yield _stream_error(request, str(refusal)[:1000])
             except Exception:
                 _logger.exception("a gRPC call failed")
-                yield _stream_error(request, str(_INTERNAL))
+                yield _stream_error(request, str(INTERNAL))
 
 
 def _method_name(call: str) -> str:
@@ -183,7 +183,6 @@ def _method_name(call: str) -> str:
 
 
 _NO_MESSAGE = RefusalError("the request's bytes are not the message that this call takes")
-_INTERNAL = RefusalError("internal error; the server's log says more", Reason.INTERNAL)
 
 
 def _stream_error(request: Any, message: str) -> Any:

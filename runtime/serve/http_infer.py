@@ -67,7 +67,7 @@ def parse_json(text: bytes) -> Any:
         RefusalError: it is none.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _DECODER.decode(text.decode())
     except RecursionError:
         raise RefusalError("the request's JSON is nested too deeply") from None
     except UnicodeDecodeError:
@@ -80,6 +80,11 @@ def parse_json(text: bytes) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise RefusalError(f"the request holds {name}, which JSON has not. Send it as binary data")
+
+
+#: ``json.loads`` and ``json.dumps`` make one anew for each call that has options.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def timeout_of(microseconds: object) -> float | None:
@@ -227,7 +232,7 @@ def response_body(
     if request_id:
         document["id"] = request_id
     document["outputs"] = entries
-    parts[0] = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    parts[0] = _ENCODER.encode(document).encode()
     if len(parts) == 1:
         return parts[0], None
     return b"".join(parts), len(parts[0])

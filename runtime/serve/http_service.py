@@ -11,21 +11,20 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from dlzoo.runtime.serve.classify import Classifier
-from dlzoo.runtime.serve.gate import Gate
+from dlzoo.runtime.serve.gate import App, Gate
 from dlzoo.runtime.serve.http_body import declared_length, read_body
 from dlzoo.runtime.serve.http_infer import parse_json
-from dlzoo.runtime.serve.infer_endpoint import InferEndpoint
+from dlzoo.runtime.serve.infer_endpoint import InferEndpoint, InferPaths
 from dlzoo.runtime.serve.metrics import metrics_registry
 from dlzoo.runtime.serve.model_config import model_config_json
 from dlzoo.runtime.serve.openapi import MAX_CLASSES, openapi_document
 from dlzoo.runtime.serve.pages import model_card, page_routes
-from dlzoo.runtime.serve.refusal import Reason, RefusalError
+from dlzoo.runtime.serve.refusal import INTERNAL, Reason, RefusalError
 from dlzoo.runtime.serve.served import Served
 from dlzoo.runtime.serve.served_model import ServedModel
 
@@ -61,7 +60,7 @@ class HttpService:
         self._classifier = Classifier(served)
         self._metrics = metrics_registry(served)
 
-    def app(self) -> Starlette:
+    def app(self) -> App:
         """The ASGI application."""
         version = "/v2/models/{model}/versions/{version}"
         model = "/v2/models/{model}"
@@ -94,8 +93,9 @@ class HttpService:
             HTTPException: _http_error,
             Exception: _internal_error,
         }
-        gate = Middleware(Gate, served=self._served, refuse=refusal_response)
-        return Starlette(routes=routes, exception_handlers=handlers, middleware=[gate])
+        others: App = Starlette(routes=routes, exception_handlers=handlers)
+        paths = InferPaths(infer, others, refusal_response)
+        return Gate(paths, served=self._served, refuse=refusal_response)
 
     def close(self) -> None:
         """Let the threads go."""
@@ -219,6 +219,4 @@ def _http_error(request: Request, error: HTTPException) -> Response:
 
 def _internal_error(request: Request, error: Exception) -> Response:
     # Starlette raises it again after this answer, and the server logs it; clients see nothing of it.
-    return refusal_response(
-        RefusalError("internal error; the server's log says more", Reason.INTERNAL)
-    )
+    return refusal_response(INTERNAL)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dlzoo.runtime.serve.refusal import Reason, RefusalError
@@ -33,26 +31,37 @@ class ByteBudget:
     """Bytes of requests in memory, over all clients; only the event loop's thread uses it."""
 
     def __init__(self, num_bytes: int) -> None:
-        self._left = num_bytes
+        self.num_left = num_bytes
 
-    @contextmanager
-    def hold(self, num_bytes: int) -> Iterator[None]:
-        """Count bytes while the block runs.
+    def hold(self, num_bytes: int) -> HeldBytes:
+        """Count bytes while a ``with`` block runs.
 
         Raises:
             RefusalError: other requests hold too many.
         """
-        if num_bytes > self._left:
+        if num_bytes > self.num_left:
             raise RefusalError(
                 "the server holds as many requests as its memory limit allows. Try again later",
                 Reason.BUSY,
                 retry_after_s=1,
             )
-        self._left -= num_bytes
-        try:
-            yield
-        finally:
-            self._left += num_bytes
+        return HeldBytes(self, num_bytes)
+
+
+class HeldBytes:
+    """Bytes that are counted while a block runs; a class, for every request passes here."""
+
+    __slots__ = ("_budget", "_num_bytes")
+
+    def __init__(self, budget: ByteBudget, num_bytes: int) -> None:
+        self._budget = budget
+        self._num_bytes = num_bytes
+
+    def __enter__(self) -> None:
+        self._budget.num_left -= self._num_bytes
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.num_left += self._num_bytes
 
 
 def too_large(what: str, got: int, limit: int) -> RefusalError:

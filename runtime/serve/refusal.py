@@ -52,6 +52,10 @@ def _escaped(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+#: What a client gets to know of our own faults.
+INTERNAL = RefusalError("internal error; the server's log says more", Reason.INTERNAL)
+
+
 #: Two parts or more, so that ``8/16``, ``application/json`` and ``/metrics`` stay as they are.
 _ABSOLUTE_PATH = re.compile(
     r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\",;]+[/\\])+([^\s/\\:'\",;]*)"

@@ -73,6 +73,12 @@ class Served:
         answer = await model.infer(request.inputs, deadline)
         return model, chosen_outputs(request, model, answer)
 
+    def answers_at_once(self, name: str, version: str, request: InferRequest) -> bool:
+        """:meth:`infer` will answer, or refuse, without waiting for anything."""
+        return self.repository.get(name, version).runs_inline(
+            array for _, array in request.inputs.values()
+        )
+
     def check_may_change_models(self) -> None:
         """Make sure that clients may load and unload models.
 

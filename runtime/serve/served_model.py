@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from dlzoo.errors import ArgumentError, BundleError, DlzooError, ProofError
 from dlzoo.export.bundle import Bundle
 from dlzoo.runtime.custom_ops import AUTO, Kernels
 from dlzoo.runtime.serve.batching import Arrays, Batcher, BatchSettings
+from dlzoo.runtime.serve.datatypes import Array
 from dlzoo.runtime.serve.refusal import Reason, RefusalError, without_paths
 from dlzoo.runtime.serve.signature import Inputs, Signature
 from dlzoo.runtime.serve.statistics import Statistics
@@ -132,7 +133,7 @@ class ServedModel:
             if self.settings.refuse_non_finite:
                 self.signature.refuse_non_finite(inputs)
             arrays = {name: array for name, (_, array) in inputs.items()}
-            if self._runs_inline(arrays):
+            if self.runs_inline(arrays.values()):
                 answer = self._batcher.run_here(arrays, num_samples)
             else:
                 answer = await self._batcher.infer(arrays, num_samples, deadline)
@@ -163,12 +164,13 @@ class ServedModel:
             await self._batcher.drain()
             self._batcher.close()
 
-    def _runs_inline(self, arrays: Arrays) -> bool:
-        assert self._batcher is not None
+    def runs_inline(self, arrays: Iterable[Array]) -> bool:
+        """A request of these arrays would run on the event loop, at once."""
         return (
             self._inline_elements > 0
+            and self._batcher is not None
             and self._batcher.is_free
-            and sum(array.size for array in arrays.values()) <= self._inline_elements
+            and sum(array.size for array in arrays) <= self._inline_elements
         )
 
     def _run(self, arrays: Arrays) -> Arrays:

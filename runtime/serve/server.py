@@ -21,6 +21,7 @@ from dlzoo.image_file import decoder_warnings
 from dlzoo.runtime.serve.address import Address
 from dlzoo.runtime.serve.grpc_messages import add_service
 from dlzoo.runtime.serve.grpc_service import InferenceService
+from dlzoo.runtime.serve.http_protocol import HttpProtocol
 from dlzoo.runtime.serve.http_service import HttpService
 from dlzoo.runtime.serve.limits import Limits
 from dlzoo.runtime.serve.repository import Repository
@@ -209,6 +210,7 @@ def _cannot_listen(option: str, address: Address, error: OSError) -> ArgumentErr
 def _http_server(service: HttpService, settings: ServerSettings) -> uvicorn.Server:
     config = uvicorn.Config(
         service.app(),
+        http=HttpProtocol,
         log_config=None,
         access_log=False,
         lifespan="off",
