@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from manifests import make_manifest
 from onnx import helper, numpy_helper
 
 from dlzoo.export.bundle import (
-    AxisRange,
     Bundle,
     GoldenSet,
     Manifest,
@@ -39,34 +39,8 @@ NUMERIC_DATATYPES = {
 }
 
 
-def make_manifest(
-    name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], **changes: Any
-) -> Manifest:
-    facts: dict[str, Any] = {
-        "name": name,
-        "card": {"summary": "A network for tests.", "num_parameters": 2},
-        "opset": 20,
-        "ir_version": 10,
-        "inputs": inputs,
-        "outputs": outputs,
-        "dynamic_axes": {
-            "batch": AxisRange(symbol="batch", min=1, max=None, proved=(1, 2, 3))
-        },
-        "preprocessing": None,
-        "preprocessing_included": False,
-        "head": "logits",
-        "labels": None,
-        "lowering": (),
-        "precision": "float32",
-        "rho2_limit": 3.0,
-        "rhomax_limit": 6.0,
-        "limit_reason": "",
-        "divergences": (),
-        "tools": {},
-        "weights": {"kind": "random", "seed": 0, "source": None, "sha256": "0" * 64},
-        "files": {},
-    }
-    return Manifest(**{**facts, **changes})
+#: What a page shows of the network.
+CARD = {"summary": "A network for tests.", "num_parameters": 2}
 
 
 def write_bundle(
@@ -125,7 +99,7 @@ def every_dtype_bundle(folder: Path) -> Bundle:
                 noise={f"{n}_out": NoiseFloor(0.0, 0.0) for n in values},
             )
         )
-    manifest = make_manifest("every_dtype", inputs, outputs)
+    manifest = make_manifest("every_dtype", inputs, outputs, card=CARD)
     return write_bundle(folder, _model(graph), manifest, golden)
 
 
@@ -216,7 +190,7 @@ def mean_bundle(
         },
         "labels": ("bright", "dark"),
     }
-    manifest = make_manifest(name, inputs, outputs, **{**facts, **changes})
+    manifest = make_manifest(name, inputs, outputs, **{"card": CARD, **facts, **changes})
     return write_bundle(folder, _model(graph), manifest, golden)
 
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from manifests import make_manifest
 from onnx import helper, numpy_helper
 
 from dlzoo.export.bundle import (
-    AxisRange,
     Bundle,
     GoldenSet,
-    Manifest,
     NoiseFloor,
     TensorSpec,
     write_golden_set,
@@ -52,31 +51,18 @@ def small_bundle(
     x_NCHW[0, 1, 3, 3] = np.inf
     golden = _golden(len(sizes), "+Inf pixel", x_NCHW, weight_KC, bias_K, custom_op)
     write_golden_set(folder / "golden", golden, "float32")
-    axes = {"batch": AxisRange(symbol="batch", min=1, max=None, proved=(1, 2, 3))}
     facts: dict[str, Any] = {
-        "name": "small",
-        "card": {},
-        "opset": 20,
-        "ir_version": 10,
-        "inputs": (TensorSpec(name="image", dtype="float32", dims=(batch, 3, 8, 8)),),
-        "outputs": (TensorSpec(name="logits", dtype="float32", dims=(batch, NUM_CLASSES)),),
-        "dynamic_axes": axes if isinstance(batch, str) else {},
         "preprocessing": PREPROCESSING,
-        "preprocessing_included": False,
-        "head": "logits",
         "labels": ("cat", "dog", "owl", "red fox", "emu"),
-        "lowering": (),
-        "precision": "float32",
-        "rho2_limit": 3.0,
-        "rhomax_limit": 6.0,
-        "limit_reason": "",
-        "divergences": (),
-        "tools": {},
-        "weights": {"kind": "random", "seed": 0, "source": None, "sha256": "0" * 64},
-        "files": {},
         "custom_ops": ("dlzoo::Mish",) if custom_op else (),
     }
-    write_manifest(folder, Manifest(**{**facts, **changes}))
+    manifest = make_manifest(
+        "small",
+        (TensorSpec(name="image", dtype="float32", dims=(batch, 3, 8, 8)),),
+        (TensorSpec(name="logits", dtype="float32", dims=(batch, NUM_CLASSES)),),
+        **{**facts, **changes},
+    )
+    write_manifest(folder, manifest)
     power = {"detected": 2, "tried": 2, "sampled_of": 2}
     write_parity(folder, {"verdict": "pass", "power": power})
     return Bundle.open(folder)

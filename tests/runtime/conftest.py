@@ -10,13 +10,13 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from manifests import make_manifest
 from onnx import helper, numpy_helper
 
 from dlzoo.export.bundle import (
     AxisRange,
     Bundle,
     GoldenSet,
-    Manifest,
     NoiseFloor,
     TensorSpec,
     write_golden_set,
@@ -28,6 +28,13 @@ from dlzoo.export.bundle import (
 Weights = dict[str, np.ndarray[Any, Any]]
 INPUT = TensorSpec(name="image", dtype="float32", dims=("batch", 3, 12, 12))
 OUTPUT = TensorSpec(name="logits", dtype="float32", dims=("batch", 10))
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "inputs": (INPUT,),
+    "outputs": (OUTPUT,),
+    # The golden data hold these batches.
+    "dynamic_axes": {"batch": AxisRange(symbol="batch", min=1, max=None, proved=(1, 2, 5))},
+}
 
 
 def draw_weights() -> Weights:
@@ -125,34 +132,6 @@ def draw_golden_sets(weights: Weights) -> list[GoldenSet]:
     return [golden_set(i, kind, x, weights) for i, (kind, x) in enumerate(sets)]
 
 
-def make_manifest(**changes: Any) -> Manifest:
-    facts: dict[str, Any] = {
-        "name": "small",
-        "card": {},
-        "opset": 20,
-        "ir_version": 10,
-        "inputs": (INPUT,),
-        "outputs": (OUTPUT,),
-        "dynamic_axes": {
-            "batch": AxisRange(symbol="batch", min=1, max=None, proved=(1, 2, 5))
-        },
-        "preprocessing": None,
-        "preprocessing_included": False,
-        "head": "logits",
-        "labels": None,
-        "lowering": (),
-        "precision": "float32",
-        "rho2_limit": 3.0,
-        "rhomax_limit": 6.0,
-        "limit_reason": "",
-        "divergences": (),
-        "tools": {},
-        "weights": {"kind": "random", "seed": 0, "source": None, "sha256": "0" * 64},
-        "files": {},
-    }
-    return Manifest(**{**facts, **changes})
-
-
 @pytest.fixture(scope="session")
 def weights() -> Weights:
     return draw_weights()
@@ -173,7 +152,7 @@ def clean_bundle(
     onnx.save(network_in_onnx(weights), folder / "model.onnx")
     for golden in golden_sets:
         write_golden_set(folder / "golden", golden, "float32")
-    write_manifest(folder, make_manifest())
+    write_manifest(folder, make_manifest(**SMALL))
     write_parity(folder, {"power": {"detected": 6, "tried": 6, "sampled_of": 6}})
     return Bundle.open(folder)
 
@@ -194,7 +173,8 @@ def changed_bundle(clean_bundle: Bundle, tmp_path: Path) -> ChangeBundle:
             model = onnx.load(folder / "model.onnx")
             edit(model)
             onnx.save(model, folder / "model.onnx")
-        write_manifest(folder, make_manifest(**manifest))
+        facts = {**SMALL, **manifest}
+        write_manifest(folder, make_manifest(**facts))
         return Bundle.open(folder)
 
     return change
