@@ -55,9 +55,9 @@ class GoldenSet:
 
     @property
     def batch(self) -> int:
-        """The first size of the first input: how many samples lie in it."""
-        shape = next(iter(self.inputs.values())).shape
-        return shape[0] if shape else 1
+        """The first size of the first input: how many samples lie in it; 1 where there is none."""
+        shapes = [array.shape for array in self.inputs.values()]
+        return shapes[0][0] if shapes and shapes[0] else 1
 
 
 def write_golden_set(golden_dir: Path, golden: GoldenSet, output_dtype: str) -> None:
@@ -101,14 +101,14 @@ def read_golden_set(folder: Path) -> GoldenSet:
         noise = {e["name"]: NoiseFloor(float(e["rms"]), float(e["max"])) for e in noises}
         reference = {}
         for i, (name, rounded) in enumerate(outputs):
-            array = np.load(folder / f"reference_{i}.npy", allow_pickle=False)
+            array = _load_array(folder / f"reference_{i}.npy")
             if array.dtype != np.float64 or array.shape != rounded.shape:
                 raise ValueError(
                     f"reference_{i}.npy is {array.dtype} {list(array.shape)}, "
                     f"expected float64 {list(rounded.shape)}"
                 )
             reference[name] = array
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError) as error:
         raise BundleError(
             f"Golden data {folder.name!r} cannot be read: {_one_line(error)}. "
             "Export the bundle again."
@@ -155,6 +155,17 @@ def read_test_data_set(
                     f"{folder.name}/{files[i].name}: {_one_line(error)}"
                 ) from None
     return tensors["input"], tensors["output"]
+
+
+def _load_array(path: Path) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, MemoryError):
+        raise
+    # A damaged header goes through NumPy's reader of Python literals, which raises nearly anything.
+    except Exception as error:
+        raise ValueError(f"{path.name} is no NumPy array: {_one_line(error)}") from None
+    return array
 
 
 def _one_line(error: BaseException) -> str:

@@ -97,13 +97,19 @@ class Manifest:
             raise BundleError(
                 f"manifest.json lacks {', '.join(missing)}. Export the bundle again."
             )
-        return cls(
-            **{
-                name: read(name, document[name])
-                for name, read in FIELD_READERS.items()
-                if name in document
-            }
-        )
+        facts = {
+            name: read(name, document[name])
+            for name, read in FIELD_READERS.items()
+            if name in document
+        }
+        try:
+            # Python's JSON also takes NaN, Inf and halves of characters: no answer can hold them.
+            json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
+        except ValueError as error:
+            raise BundleError(
+                f"manifest.json holds what is not JSON: {error}. Export the bundle again."
+            ) from None
+        return cls(**facts)
 
 
 def _load_object(text: str) -> dict[str, Any]:

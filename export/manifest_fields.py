@@ -53,6 +53,13 @@ def _text(field: str, value: Any) -> str:
     return value
 
 
+def _name(field: str, value: Any) -> str:
+    # Names stand in messages, which are one line.
+    if not isinstance(value, str) or not value.isprintable():
+        raise wrong_type(field, "a text in one line", value)
+    return value
+
+
 def _integer(field: str, value: Any) -> int:
     if not _is_int(value) or value < 0:
         raise wrong_type(field, "a number from 0 up", value)
@@ -112,12 +119,14 @@ def _tensor_specs(field: str, value: Any) -> tuple[TensorSpec, ...]:
         where = f"{field}[{i}]"
         dims = _list(f"{where}.dims", item.get("dims"))
         for size in dims:
-            if not (isinstance(size, str) or (_is_int(size) and size >= 0)):
+            if isinstance(size, str):
+                _name(f"{where}.dims", size)
+            elif not (_is_int(size) and size >= 0):
                 raise wrong_type(f"{where}.dims", "sizes or symbols", dims)
         specs.append(
             TensorSpec(
-                name=_text(f"{where}.name", item.get("name")),
-                dtype=_text(f"{where}.dtype", item.get("dtype")),
+                name=_name(f"{where}.name", item.get("name")),
+                dtype=_name(f"{where}.dtype", item.get("dtype")),
                 dims=tuple(dims),
             )
         )
@@ -129,15 +138,18 @@ def _axis_ranges(field: str, value: Any) -> dict[str, AxisRange]:
     for symbol, item in _object(field, value).items():
         where = f"{field}.{symbol}"
         item = _object(where, item)
-        largest = item.get("max")
+        smallest, largest = _integer(f"{where}.min", item.get("min")), item.get("max")
+        if largest is not None and _integer(f"{where}.max", largest) < smallest:
+            raise wrong_type(f"{where}.max", f"{smallest} or more", largest)
+        proved = _list(f"{where}.proved", item.get("proved"))
+        for size in proved:
+            if not smallest <= _integer(f"{where}.proved", size) <= (largest or size):
+                raise wrong_type(f"{where}.proved", "sizes from min to max", proved)
         ranges[symbol] = AxisRange(
-            symbol=_text(f"{where}.symbol", item.get("symbol")),
-            min=_integer(f"{where}.min", item.get("min")),
-            max=None if largest is None else _integer(f"{where}.max", largest),
-            proved=tuple(
-                _integer(f"{where}.proved", size)
-                for size in _list(f"{where}.proved", item.get("proved"))
-            ),
+            symbol=_name(f"{where}.symbol", item.get("symbol")),
+            min=smallest,
+            max=largest,
+            proved=tuple(proved),
         )
     return ranges
 
@@ -150,6 +162,21 @@ def _integer_ranges(field: str, value: Any) -> dict[str, tuple[int, int]]:
             raise wrong_type(f"{field}.{name}", "the lowest and the highest value", pair)
         ranges[name] = (numbers[0], numbers[1])
     return ranges
+
+
+def _weights(field: str, value: Any) -> dict[str, Any]:
+    weights = _object(field, value)
+    if _text(f"{field}.kind", weights.get("kind")) == "random":
+        _integer(f"{field}.seed", weights.get("seed"))
+    else:
+        _text(f"{field}.source", weights.get("source"))
+        _text(f"{field}.sha256", weights.get("sha256"))
+    percent = weights.get("top1_percent", 0)
+    if percent is not None and (
+        isinstance(percent, bool) or not isinstance(percent, int | float)
+    ):
+        raise wrong_type(f"{field}.top1_percent", "a number", percent)
+    return weights
 
 
 def _file_hashes(field: str, value: Any) -> dict[str, str]:
@@ -177,7 +204,7 @@ def _file_hashes(field: str, value: Any) -> dict[str, str]:
 
 FIELD_READERS: dict[str, Callable[[str, Any], Any]] = {
     "schema_version": _integer,
-    "name": _text,
+    "name": _name,
     "card": _object,
     "opset": _integer,
     "ir_version": _integer,
@@ -186,16 +213,16 @@ FIELD_READERS: dict[str, Callable[[str, Any], Any]] = {
     "dynamic_axes": _axis_ranges,
     "preprocessing": _optional_object,
     "preprocessing_included": _flag,
-    "head": _text,
+    "head": _name,
     "labels": _labels,
     "lowering": _objects,
-    "precision": _text,
+    "precision": _name,
     "rho2_limit": _limit,
     "rhomax_limit": _limit,
     "limit_reason": _text,
     "divergences": _objects,
     "tools": _texts_by_name,
-    "weights": _object,
+    "weights": _weights,
     "files": _file_hashes,
     "custom_ops": _texts,
     "target": _text,

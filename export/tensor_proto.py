@@ -159,7 +159,8 @@ def _decode(data: memoryview) -> tuple[str, npt.NDArray[Any]]:
     flat = _elements(element_type, raw, typed)
     if flat.size != math.prod(dims):
         raise WireError(
-            f"tensor {name!r} has {flat.size} elements, its shape {dims} needs {math.prod(dims)}"
+            f"tensor {name[:100]!r} has {flat.size} elements, its shape {str(dims)[:100]} needs "
+            f"{str(math.prod(dims))[:40]}"
         )
     return name, flat.reshape(dims)
 

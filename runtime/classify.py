@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from dlzoo.errors import ArgumentError, BundleError
 from dlzoo.export.bundle import Bundle, Manifest
-from dlzoo.image_file import ImageSource, describe_source
+from dlzoo.image_file import NUM_CHANNELS, ImageSource, describe_source
 from dlzoo.runtime.preprocess import ImageSpec, image_array, tensor_from_image
 from dlzoo.runtime.session import open_session
 
@@ -83,6 +84,39 @@ def classify(
         top = best_classes(scores_K, manifest, k)
         results.append(Classification(image=describe_source(image), top=top))
     return results
+
+
+def check_image_input(manifest: Manifest) -> None:
+    """Make sure that prepared images are what the network takes, and its labels its classes.
+
+    Raises:
+        BundleError: they are not, or the preprocessing is damaged.
+    """
+    assert manifest.preprocessing is not None
+    spec = ImageSpec.from_mapping(manifest.preprocessing)
+    declared = manifest.inputs[0].dims[1:]
+    prepared = (NUM_CHANNELS[spec.color], *spec.crop_size)
+    fits = len(declared) == len(prepared) and all(
+        isinstance(size, str) or size == got
+        for size, got in zip(declared, prepared, strict=True)
+    )
+    if not fits and not manifest.preprocessing_included:
+        raise BundleError(
+            f"{manifest.name} prepares images as {list(prepared)}, and its input is "
+            f"{manifest.inputs[0]}. Export the bundle again."
+        )
+    _check_labels(manifest)
+
+
+def _check_labels(manifest: Manifest) -> None:
+    sizes = manifest.outputs[0].dims[1:] if manifest.outputs else ()
+    num_scores = math.prod(size for size in sizes if isinstance(size, int))
+    is_known = all(isinstance(size, int) for size in sizes)
+    if manifest.labels is not None and is_known and num_scores != len(manifest.labels):
+        raise BundleError(
+            f"{manifest.name} gives {num_scores} scores and names {len(manifest.labels)} classes. "
+            "Export the bundle again."
+        )
 
 
 def network_input(image: ImageSource, manifest: Manifest) -> npt.NDArray[np.generic]:

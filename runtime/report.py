@@ -172,9 +172,10 @@ def power_from_json(document: Any) -> Power | None:
         )
         numbers = {key: int(value) for key, value in facts.items()}
         return Power(**numbers, missed=missed, without_effect=without_effect)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BundleError(
-            f"parity.json: power should be detected, tried and sampled_of, got {document!r} "
+            "parity.json: power should be detected, tried and sampled_of, got "
+            f"{repr(document)[:200]} "
             f"({error}). Export the bundle again."
         ) from None
 

@@ -91,8 +91,11 @@ def model_card(model: ServedModel) -> dict[str, Any]:
         parity = model.bundle.parity()
     except BundleError:
         parity = {}
-    candidates = parity.get("candidates") or []
-    rho2 = [c["rho2"] for c in candidates if isinstance(c.get("rho2"), int | float)]
+    # Its parity.json is not hashed: it may say anything.
+    runs = parity.get("candidates")
+    candidates = [c for c in runs if isinstance(c, dict)] if isinstance(runs, list) else []
+    verdict = parity.get("verdict")
+    rho2 = [c["rho2"] for c in candidates if _is_finite(c.get("rho2"))]
     return {
         "name": model.name,
         "version": model.version,
@@ -109,12 +112,16 @@ def model_card(model: ServedModel) -> dict[str, Any]:
         "takes_images": takes_images(manifest),
         "has_report": (model.bundle.path / "report.html").is_file(),
         "proof": {
-            "verdict": parity.get("verdict"),
+            "verdict": verdict if isinstance(verdict, str) else None,
             "num_runs": len(candidates),
             "rho2": max(rho2, default=None),
             "rho2_limit": manifest.rho2_limit,
         },
     }
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e300
 
 
 @cache

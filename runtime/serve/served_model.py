@@ -15,6 +15,7 @@ import numpy as np
 
 from dlzoo.errors import ArgumentError, BundleError, DlzooError, ProofError
 from dlzoo.export.bundle import Bundle
+from dlzoo.runtime.classify import check_image_input
 from dlzoo.runtime.custom_ops import AUTO, Kernels
 from dlzoo.runtime.serve.batching import Arrays, Batcher, BatchSettings
 from dlzoo.runtime.serve.datatypes import Array
@@ -83,6 +84,8 @@ class ServedModel:
         """
         digest = manifest_digest(path)
         bundle = Bundle.open(path)
+        if bundle.manifest.preprocessing is not None and len(bundle.manifest.inputs) == 1:
+            check_image_input(bundle.manifest)
         report = verify_bundle(
             bundle,
             providers=(settings.provider,),
