@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -81,7 +82,9 @@ def recipe_from_toml(
     ):
         _put(content, key.split("."), value, key)
     try:
-        return Recipe.model_validate(content)
+        # As JSON, since only there a strict tuple may be written as a list. Strict, or "3" would be
+        # a number and true a learning rate; a whole number still does for any.
+        return Recipe.model_validate_json(json.dumps(content, default=_no_value), strict=True)
     except ValidationError as error:
         raise RecipeError(
             describe_mistakes(error, content, text, subject, set(changes or {}))
@@ -109,6 +112,11 @@ def parse_change(text: str) -> tuple[str, Any]:
     except tomllib.TOMLDecodeError:
         parsed = value
     return key.strip(), parsed
+
+
+def _no_value(value: Any) -> dict[str, str]:
+    """What stands for a date or time: TOML has them, a recipe has no use for them."""
+    return {type(value).__name__: str(value)}
 
 
 def _put(content: dict[str, Any], parts: Sequence[str], value: Any, key: str) -> None:

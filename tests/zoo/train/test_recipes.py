@@ -320,6 +320,64 @@ epochs = 3
             "drop_last = 7",
             "line 26: loop.drop_last: got 7, expected true or false.",
         ),
+        # TOML's types are not bent: what is written is what is meant.
+        (
+            "epochs = 3",
+            'epochs = "3"',
+            "line 26: loop.epochs: got '3', expected a whole number.",
+        ),
+        (
+            "epochs = 3",
+            "epochs = 3.0",
+            "line 26: loop.epochs: got 3.0, expected a whole number.",
+        ),
+        (
+            "epochs = 3",
+            "epochs = true",
+            "line 26: loop.epochs: got true, expected a whole number.",
+        ),
+        (
+            "epochs = 3",
+            'checkpoint_minutes = "5"',
+            "line 26: loop.checkpoint_minutes: got '5', expected a number.",
+        ),
+        (
+            "epochs = 3",
+            "checkpoint_minutes = true",
+            "line 26: loop.checkpoint_minutes: got true, expected a number.",
+        ),
+        (
+            "epochs = 3",
+            "checkpoint_minutes = inf",
+            "line 26: loop.checkpoint_minutes: got inf, expected a finite number.",
+        ),
+        (
+            "epochs = 3",
+            "drop_last = 1",
+            "line 26: loop.drop_last: got 1, expected true or false.",
+        ),
+        (
+            "epochs = 3",
+            'drop_last = "yes"',
+            "line 26: loop.drop_last: got 'yes', expected true or false.",
+        ),
+        ("0.99]", '"0.99"]', "line 23: optimizer.betas.1: got '0.99', expected a number."),
+        (
+            "size = 8",
+            'size = "8"',
+            "line 19: augmentation.1.size: got '8', expected a whole number.",
+        ),
+        (
+            "[32, 32]",
+            '["32", 32]',
+            "line 11: data.image_size.0: got '32', expected a whole number.",
+        ),
+        ('title = "A try"', "title = 3", "line 1: title: got 3, expected a text."),
+        (
+            'title = "A try"',
+            "title = 2026-11-23",
+            "line 1: title: got {'date': '2026-11-23'}, expected a text.",
+        ),
         ('name = "vgg11_bn"', "", "line 3: model.name: expected a value, got none. Write it."),
         ('title = "A try"', "loss = 3", "line 1: loss: got 3, expected a table."),
     ],
@@ -332,6 +390,42 @@ def test_a_mistake_is_named_with_its_line_and_key(old: str, new: str, message: s
     said = str(caught.value)
     assert said.startswith(f"r.toml, {message}")
     assert "\n" not in said
+
+
+def test_a_whole_number_does_where_any_number_does() -> None:
+    text = RECIPE.replace("epochs = 3", "checkpoint_minutes = 5\nclip_norm = 1")
+    loop = recipe_from_toml(text, "r.toml").loop
+    assert (loop.checkpoint_minutes, loop.clip_norm) == (5.0, 1.0)
+    assert isinstance(loop.checkpoint_minutes, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("loop.epochs=7", 7),
+        ("loop.clip_norm=2", 2.0),
+        ("loop.clip_norm=0.5", 0.5),
+        ("loop.clip_norm=1e-3", 1e-3),
+        ("loop.drop_last=true", True),
+        ("data.image_size=[8, 9]", (8, 9)),
+        ("loop.precision=64-true", "64-true"),
+    ],
+)
+def test_the_command_lines_texts_are_numbers(text: str, value: object) -> None:
+    key, parsed = parse_change(text)
+    recipe = recipe_from_toml(RECIPE, "r.toml", {key: parsed})
+    table, name = key.split(".")
+    found = getattr(getattr(recipe, table), name)
+    assert found == value and type(found) is type(value)
+
+
+def test_a_quoted_number_of_the_command_line_is_a_text() -> None:
+    key, value = parse_change('loop.epochs="7"')
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_toml(RECIPE, "r.toml", {key: value})
+    assert str(caught.value) == (
+        "The command line: loop.epochs: got '7', expected a whole number."
+    )
 
 
 def test_what_does_not_go_together_is_said() -> None:
