@@ -19,6 +19,7 @@ from dlzoo.runtime.classify import check_image_input
 from dlzoo.runtime.custom_ops import AUTO, Kernels
 from dlzoo.runtime.serve.batching import Arrays, Batcher, BatchSettings
 from dlzoo.runtime.serve.datatypes import Array
+from dlzoo.runtime.serve.freed_memory import give_back_freed_memory
 from dlzoo.runtime.serve.refusal import Reason, RefusalError, without_paths
 from dlzoo.runtime.serve.signature import Inputs, Signature
 from dlzoo.runtime.serve.statistics import Statistics
@@ -106,6 +107,7 @@ class ServedModel:
             model._warm_up()
         if manifest_digest(path) != digest:
             raise BundleError(f"{path} was replaced while it was being loaded. Load it again.")
+        give_back_freed_memory()
         return model
 
     def start(self) -> None:
