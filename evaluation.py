@@ -102,8 +102,9 @@ def _evaluate_run(
     stage: OnText,
     note: OnText,
 ) -> Evaluation:
-    from dlzoo.export.class_disagreement import find_disagreements
+    from dlzoo.export.class_disagreement import find_disagreements, find_wrong_output
     from dlzoo.export.model_source import load_source
+    from dlzoo.zoo.train.losses.loss import learns_embeddings
     from dlzoo.zoo.train.run_folder import RunFolder
 
     recipe = RunFolder.open(run).recipe
@@ -124,17 +125,17 @@ def _evaluate_run(
             second.append(_run_session(session, opened, images))
         outputs = {"pytorch": _joined(first), "onnxruntime": _joined(second)}
         result = _judged(opened, dataset, options["split"], outputs, tables)
+        judged = (
+            source.network,
+            opened.manifest,
+            lambda indices: _inputs(dataset, spec, indices),
+            _labels_of(dataset),
+            outputs,
+        )
         found = (
-            ()
-            if dataset.is_multi_label
-            else find_disagreements(
-                source.network,
-                opened.manifest,
-                lambda indices: _inputs(dataset, spec, indices),
-                [dataset.class_names[target] for target in dataset.targets.tolist()],
-                outputs,
-                dataset.class_names,
-            )
+            find_wrong_output(*judged)
+            if dataset.is_multi_label or learns_embeddings(recipe.loss)
+            else find_disagreements(*judged, dataset.class_names)
         )
     difference = outputs["pytorch"] - outputs["onnxruntime"]
     largest = float(outputs["pytorch"].abs().max())
@@ -238,6 +239,15 @@ def _load(data: str, spec: ImageSpec, bundle: Bundle, options: dict[str, Any]) -
     return dataset
 
 
+def _labels_of(dataset: Dataset) -> list[str]:
+    """The class of each image, or all of its labels."""
+    names = dataset.class_names
+    if not dataset.is_multi_label:
+        return [names[target] for target in dataset.targets.tolist()]
+    rows = dataset.targets.tolist()
+    return ["|".join(n for n, has in zip(names, row, strict=True) if has) for row in rows]
+
+
 def _batches(dataset: Dataset, spec: ImageSpec) -> Iterator[Tensor]:
     for start in range(0, len(dataset), _BATCH_SIZE):
         yield _inputs(dataset, spec, range(start, min(start + _BATCH_SIZE, len(dataset))))
@@ -300,7 +310,7 @@ def _judged(
     outputs: dict[str, Tensor],
     tables: Path | None,
 ) -> Evaluation:
-    from dlzoo.zoo.train.prediction import score
+    from dlzoo.zoo.train.prediction import CLASS_FIGURES, score
     from dlzoo.zoo.train.run_papers import write_class_tables
 
     loss = _loss_of(bundle, dataset)
@@ -308,6 +318,11 @@ def _judged(
         name: score(value, dataset.targets, loss).to_json() for name, value in outputs.items()
     }
     if tables is not None:
+        if not any(key in engines["onnxruntime"] for key in CLASS_FIGURES):
+            raise ArgumentError(
+                f"--tables got {tables}, and {bundle.path} gives no scores of classes to count: it "
+                f"was trained with the {getattr(loss, 'name', 'unknown')} loss. Leave it out."
+            )
         tables.mkdir(parents=True, exist_ok=True)
         answers = outputs["onnxruntime"]
         write_class_tables(tables, answers, dataset.targets, dataset.class_names)

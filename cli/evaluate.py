@@ -81,6 +81,7 @@ def evaluate(
             on_stage=display.show,
             on_note=print_note,
         )
+    is_choice = any("top1_percent" in figures for figures in result.engines.values())
     if json:
         print_document(result.to_json())
     else:
@@ -98,10 +99,11 @@ def evaluate(
         print_table(header, rows, numeric=header[1:])
         if result.relative_difference is not None:
             count = len(result.disagreements)
+            classes = f"{count} images get another class in ONNX Runtime; outputs"
             print_lines(
                 [
                     "",
-                    f"{count} images get another class in ONNX Runtime; outputs differ by at most "
+                    f"{classes if is_choice else 'Outputs'} differ by at most "
                     f"{result.relative_difference:.1e} of the largest.",
                 ]
             )
@@ -123,7 +125,11 @@ def evaluate(
             )
     wrong = [found for found in result.disagreements if not found.is_noise]
     if wrong:
+        found = (
+            f"{len(wrong)} images get another class in ONNX Runtime than in PyTorch"
+            if is_choice
+            else "outputs in ONNX Runtime differ from PyTorch's"
+        )
         raise DisagreementError(
-            f"{len(wrong)} images get another class in ONNX Runtime than in PyTorch beyond float32's "
-            f"noise, the first is {wrong[0].index}. Find the layer with dlzoo diff {model} BUNDLE."
+            f"{found} beyond float32's noise, the first is {wrong[0].index}. Find the layer with dlzoo diff {model} BUNDLE."
         )

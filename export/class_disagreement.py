@@ -82,3 +82,38 @@ def find_disagreements(
             )
         )
     return tuple(found)
+
+
+def find_wrong_output(
+    network: nn.Module,
+    manifest: Manifest,
+    read: Callable[[Sequence[int]], Tensor],
+    targets: Sequence[str],
+    outputs: Mapping[str, Tensor],
+) -> tuple[Disagreement, ...]:
+    """The image whose outputs differ most, where they are no choice of one class; () if by noise.
+
+    For several labels an image, and embeddings. Arguments as of :func:`find_disagreements`. It is
+    judged among others: the noise floor of one image alone may be anything.
+    """
+    difference_N = (outputs["pytorch"] - outputs["onnxruntime"]).abs().flatten(1).amax(1)
+    index = int(difference_N.argmax())
+    others = [n for n in range(len(difference_N)) if n != index]
+    images = {"input": read([index, *others[: MAX_JUDGED - 1]]).numpy()}
+    golden = compute_golden_set(
+        "disagreements", "images", network, images, output_names=["output"]
+    )
+    reference = torch.from_numpy(golden.reference["output"])[0]
+    error = float((outputs["onnxruntime"][index] - reference).abs().max())
+    if error <= manifest.rhomax_limit * golden.noise["output"].max:
+        return ()
+    return (
+        Disagreement(
+            index=index,
+            target=targets[index],
+            pytorch="as trained",
+            onnxruntime="other outputs",
+            margin=float(difference_N[index]),
+            is_noise=False,
+        ),
+    )

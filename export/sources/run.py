@@ -23,6 +23,7 @@ def source_from_run(folder: Path, options: SourceOptions) -> ModelSource:
     """
     from dlzoo.zoo.registry import Preprocessing
     from dlzoo.zoo.state_dict import copy_state_dict, require_finite_weights
+    from dlzoo.zoo.train.losses.loss import learns_embeddings
     from dlzoo.zoo.train.run_folder import BEST, RunFolder
     from dlzoo.zoo.train.trained_network import (
         best_weights,
@@ -80,7 +81,8 @@ def source_from_run(folder: Path, options: SourceOptions) -> ModelSource:
             "top1_percent": (run.test or {}).get("top1_percent"),
         },
         preprocessing=preprocessing,
-        labels=tuple(facts["class_names"]),
+        # The places of an embedding are no classes.
+        labels=None if learns_embeddings(recipe.loss) else tuple(facts["class_names"]),
         rho2_limit=architecture.rho2_limit,
         rhomax_limit=architecture.rhomax_limit,
         limit_reason=architecture.limit_reason,

@@ -14,8 +14,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from dlzoo.zoo.data.batches import BatchStream
+from dlzoo.zoo.train.losses.loss import learns_embeddings
 from dlzoo.zoo.train.metrics import ClassificationMetrics, MultiLabelMetrics
 
+#: Figures that only scores of classes have, of one label an image and of several.
+CLASS_FIGURES = ("top1_percent", "map_percent")
 LossOfOutputs = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -95,7 +98,7 @@ def score(outputs: Tensor, targets: Tensor, loss: LossOfOutputs) -> Scores:
         "num_images": len(targets),
         "loss": float(loss(outputs, targets)),
     }
-    if outputs.dim() != 2:
+    if outputs.dim() != 2 or learns_embeddings(loss):
         return Scores(figures)
     num_classes = outputs.shape[1]
     if targets.dim() == 2:

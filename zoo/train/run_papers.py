@@ -16,7 +16,7 @@ from dlzoo.zoo.data.sample_grid import sample_grid
 from dlzoo.zoo.train.checkpoint import replaced_file
 from dlzoo.zoo.train.curve_plot import Curve, curve_plot
 from dlzoo.zoo.train.metrics import ClassificationMetrics, MultiLabelMetrics
-from dlzoo.zoo.train.prediction import Prediction
+from dlzoo.zoo.train.prediction import CLASS_FIGURES, Prediction
 from dlzoo.zoo.train.recipe import Recipe
 from dlzoo.zoo.train.run_folder import CURVES, SAMPLES, TEST, RunFolder
 from dlzoo.zoo.train.schedules import plotted_factors
@@ -82,7 +82,8 @@ def write_test_result(
     """Write the figures, and a row for each class; return the figures."""
     result = {**prediction.scores.to_json(), "epoch": epoch}
     folder.write_json(TEST, result)
-    write_class_tables(folder.path, prediction.outputs, prediction.targets, class_names)
+    if any(key in result for key in CLASS_FIGURES):
+        write_class_tables(folder.path, prediction.outputs, prediction.targets, class_names)
     return result
 
 

@@ -18,6 +18,7 @@ from dlzoo.zoo.data.batches import Batch, BatchStream
 from dlzoo.zoo.train.checkpoint import write_tensors
 from dlzoo.zoo.train.first_bad_layer import first_bad_weight
 from dlzoo.zoo.train.history import History
+from dlzoo.zoo.train.losses.loss import learns_embeddings
 from dlzoo.zoo.train.network_loss import loss_of_network
 from dlzoo.zoo.train.optimizer_step import OptimizerStep
 from dlzoo.zoo.train.optimizers import set_learning_rate
@@ -86,9 +87,8 @@ class Trainer:
         )
         self._history = History(folder.path)
         self._saved_at = time.monotonic()
-        self._gives_scores = not batches.dataset.is_multi_label and recipe.loss.name not in (
-            "contrastive",
-            "triplet",
+        self._gives_scores = not (
+            batches.dataset.is_multi_label or learns_embeddings(recipe.loss)
         )
 
     def resume(self) -> None:

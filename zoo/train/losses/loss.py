@@ -24,3 +24,8 @@ Loss = Annotated[
     | RbfMap,
     Field(discriminator="name"),
 ]
+
+
+def learns_embeddings(loss: object) -> bool:
+    """Whether a loss is of distances between images: the outputs are then no scores of classes."""
+    return isinstance(loss, Contrastive | Triplet)
