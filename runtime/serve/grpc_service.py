@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
 
 from dlzoo.runtime.serve.gate import check_key
-from dlzoo.runtime.serve.grpc_messages import DAMAGED
+from dlzoo.runtime.serve.grpc_messages import DAMAGED, SizedRequest
 from dlzoo.runtime.serve.grpc_tensors import infer_request, infer_response
 from dlzoo.runtime.serve.model_config import model_config
 from dlzoo.runtime.serve.refusal import INTERNAL, Reason, RefusalError
@@ -73,7 +73,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
                 if not is_open:
                     self._check_key(context)
                 if request is DAMAGED:
-                    raise _NO_MESSAGE
+                    raise RefusalError(_NO_MESSAGE)
                 return await answer(request, context)
             except RefusalError as refusal:
                 await _abort(context, refusal)
@@ -147,7 +147,11 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
         return pb.RepositoryModelUnloadResponse()
 
     async def _model_infer(self, request: Any, context: Any) -> Any:
-        with self._served.budget.hold(request.ByteSize()):
+        if isinstance(request, SizedRequest):
+            request, num_bytes = request
+        else:  # another server, such as Ray Serve, has read it
+            num_bytes = request.ByteSize()
+        with self._served.budget.hold(num_bytes):
             model, outputs = await self._served.infer(
                 request.model_name,
                 request.model_version,
@@ -166,15 +170,15 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
             await _abort(context, refusal)
         async for request in requests:
             if request is DAMAGED:
-                await _abort(context, _NO_MESSAGE)
+                await _abort(context, RefusalError(_NO_MESSAGE))
             try:
                 answer = await self._model_infer(request, context)
                 yield pb.ModelStreamInferResponse(infer_response=answer)
             except RefusalError as refusal:
-                yield _stream_error(request, str(refusal)[:1000])
+                yield _stream_error(request.message.id, str(refusal)[:1000])
             except Exception:
                 _logger.exception("a gRPC call failed")
-                yield _stream_error(request, str(INTERNAL))
+                yield _stream_error(request.message.id, str(INTERNAL))
 
 
 def _method_name(call: str) -> str:
@@ -182,13 +186,13 @@ def _method_name(call: str) -> str:
     return re.sub(r"([A-Z])", r"_\1", call).lower()
 
 
-_NO_MESSAGE = RefusalError("the request's bytes are not the message that this call takes")
+_NO_MESSAGE = "the request's bytes are not the message that this call takes"
 
 
-def _stream_error(request: Any, message: str) -> Any:
+def _stream_error(request_id: str, message: str) -> Any:
     # The id tells the client which of its requests this is.
     return pb.ModelStreamInferResponse(
-        error_message=message, infer_response=pb.ModelInferResponse(id=request.id)
+        error_message=message, infer_response=pb.ModelInferResponse(id=request_id)
     )
 
 
