@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
 
+from dlzoo.zoo.train.checkpoint import read_tensors
 from dlzoo.zoo.train.recipe import ModelSettings, Recipe
 from dlzoo.zoo.train.recipe_file import recipe_from_toml, recipe_to_toml
+from dlzoo.zoo.train.run_folder import LAST
 
 #: Networks for the digits as they are, 8 x 8.
 NETWORKS = """
@@ -128,3 +131,35 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     """What a safetensors file holds."""
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+#: Figures that depend on the clock.
+TIMINGS = ("images_per_second", "waiting_percent", "seconds")
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    for name in ("best.safetensors", "last.safetensors", "normalization.safetensors"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+    assert rows_of(folder) == rows_of(other)
+    assert (folder / "test.json").read_text() == (other / "test.json").read_text()
+    assert (folder / "run.json").read_text() == (other / "run.json").read_text()
+
+
+def place_of(folder: Path) -> tuple[int, int] | None:
+    """Epoch and batch of the last checkpoint."""
+    if not (folder / LAST).is_file():
+        return None
+    _, facts = read_tensors(folder / LAST)
+    return facts["progress"]["epoch"], facts["progress"]["batch"]
+
+
+def begin(folder: Path, recipe: Recipe) -> None:
+    """A run that was killed as soon as it had its folder."""
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(recipe_to_toml(recipe))

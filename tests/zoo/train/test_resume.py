@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -11,16 +10,11 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from training_runs import network_file, small_recipe
+from training_runs import assert_same_run, begin, network_file, place_of, small_recipe
 
 from dlzoo.training import train
-from dlzoo.zoo.train.checkpoint import read_tensors
-from dlzoo.zoo.train.recipe import Recipe
-from dlzoo.zoo.train.recipe_file import recipe_to_toml
-from dlzoo.zoo.train.run_folder import LAST
 
 #: Everything that a checkpoint has to hold, at once.
 EVERYTHING = {
@@ -37,9 +31,6 @@ EVERYTHING = {
         {"name": "mixup", "alpha": 0.4, "probability": 0.5},
     ],
 }
-#: Figures that depend on the clock.
-TIMINGS = ("images_per_second", "waiting_percent", "seconds")
-
 #: Trains in the folder, again and again: forks first, so that torch is imported once.
 TRAINER = """
 import os, signal, sys
@@ -61,28 +52,6 @@ for line in sys.stdin:
 """
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
-
-
-def assert_same_run(folder: Path, other: Path) -> None:
-    for name in ("best.safetensors", "last.safetensors", "normalization.safetensors"):
-        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
-    assert rows_of(folder) == rows_of(other)
-    assert (folder / "test.json").read_text() == (other / "test.json").read_text()
-    assert (folder / "run.json").read_text() == (other / "run.json").read_text()
-
-
-def place_of(folder: Path) -> tuple[int, int] | None:
-    """Epoch and batch of the last checkpoint."""
-    if not (folder / LAST).is_file():
-        return None
-    _, facts = read_tensors(folder / LAST)
-    return facts["progress"]["epoch"], facts["progress"]["batch"]
-
-
 def stop_inside_an_epoch(child: int, folder: Path) -> None:
     """Hold a process where its last checkpoint is of the middle of an epoch."""
     deadline = time.monotonic() + 60
@@ -96,12 +65,6 @@ def stop_inside_an_epoch(child: int, folder: Path) -> None:
             os.kill(child, signal.SIGCONT)
         time.sleep(0.002)
     raise AssertionError("no checkpoint within an epoch for a minute")
-
-
-def begin(folder: Path, recipe: Recipe) -> None:
-    """A run that was killed as soon as it had its folder."""
-    folder.mkdir()
-    (folder / "recipe.toml").write_text(recipe_to_toml(recipe))
 
 
 @pytest.mark.parametrize(
