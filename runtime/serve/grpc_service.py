@@ -18,11 +18,13 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
 
 from dlzoo.runtime.serve.gate import check_key
-from dlzoo.runtime.serve.grpc_messages import DAMAGED, SizedRequest
+from dlzoo.runtime.serve.grpc_messages import DAMAGED, ReceivedRequest
 from dlzoo.runtime.serve.grpc_tensors import infer_request, infer_response
+from dlzoo.runtime.serve.infer_request import OutputTensor
 from dlzoo.runtime.serve.model_config import model_config
 from dlzoo.runtime.serve.refusal import INTERNAL, Reason, RefusalError
 from dlzoo.runtime.serve.served import Served
+from dlzoo.runtime.serve.served_model import ServedModel
 
 _logger = logging.getLogger("dlzoo.serve")
 _OPEN_CALLS = ("ServerLive", "ServerReady")
@@ -147,18 +149,23 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
         return pb.RepositoryModelUnloadResponse()
 
     async def _model_infer(self, request: Any, context: Any) -> Any:
-        if isinstance(request, SizedRequest):
-            request, num_bytes = request
-        else:  # another server, such as Ray Serve, has read it
-            num_bytes = request.ByteSize()
-        with self._served.budget.hold(num_bytes):
-            model, outputs = await self._served.infer(
-                request.model_name,
-                request.model_version,
-                infer_request(request),
-                _deadline_s(context),
-            )
+        if not isinstance(request, ReceivedRequest):
+            # Another server, such as Ray Serve, has read it.
+            request = ReceivedRequest(request, request.ByteSize())
+        with self._served.budget.hold(request.num_bytes):
+            model, outputs = await self._infer(request.take(), context)
             return infer_response(model.name, model.version, request.id, outputs)
+
+    def _infer(
+        self, message: Any, context: Any
+    ) -> Awaitable[tuple[ServedModel, list[OutputTensor]]]:
+        # No coroutine, or its frame would hold the message while the request waits.
+        return self._served.infer(
+            message.model_name,
+            message.model_version,
+            infer_request(message),
+            _deadline_s(context),
+        )
 
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[Any], context: Any
@@ -175,10 +182,10 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
                 answer = await self._model_infer(request, context)
                 yield pb.ModelStreamInferResponse(infer_response=answer)
             except RefusalError as refusal:
-                yield _stream_error(request.message.id, str(refusal)[:1000])
+                yield _stream_error(request.id, str(refusal)[:1000])
             except Exception:
                 _logger.exception("a gRPC call failed")
-                yield _stream_error(request.message.id, str(INTERNAL))
+                yield _stream_error(request.id, str(INTERNAL))
 
 
 def _method_name(call: str) -> str:
