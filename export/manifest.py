@@ -60,12 +60,13 @@ class Manifest:
         """One line on where the weights come from."""
         if self.weights["kind"] == "random":
             return f"random, seed {self.weights['seed']}: untrained, its answers mean nothing"
+        source = self.weights.get("source") or "a file"
         if self.weights["kind"] == "trained" and self.weights.get("top1_percent") is not None:
             return (
-                f"trained: {self.weights['source']}, {self.weights['top1_percent']:.2f} % of the "
+                f"trained: {source}, {self.weights['top1_percent']:.2f} % of the "
                 f"test images right, sha256 {self.weights['sha256']}"
             )
-        return f"{self.weights['source']}, sha256 {self.weights['sha256']}"
+        return f"{source}, sha256 {self.weights['sha256']}"
 
     def to_json(self) -> str:
         """The manifest as stable JSON: sorted keys, a newline at the end, no NaN."""

@@ -169,8 +169,10 @@ def _weights(field: str, value: Any) -> dict[str, Any]:
     if _text(f"{field}.kind", weights.get("kind")) == "random":
         _integer(f"{field}.seed", weights.get("seed"))
     else:
-        _text(f"{field}.source", weights.get("source"))
         _text(f"{field}.sha256", weights.get("sha256"))
+    source = weights.get("source")
+    if source is not None:
+        _text(f"{field}.source", source)
     percent = weights.get("top1_percent", 0)
     if percent is not None and (
         isinstance(percent, bool) or not isinstance(percent, int | float)

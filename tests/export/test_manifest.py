@@ -154,3 +154,39 @@ def test_a_limit_that_lets_everything_pass_is_refused(limit: str) -> None:
 def test_values_inside_are_checked(field: str, value: object) -> None:
     with pytest.raises(BundleError, match=rf"manifest.json: {field}\S* should be"):
         Manifest.from_json(document(**{field: value}))
+
+
+AXIS = {"symbol": "batch", "min": 2, "max": 4, "proved": [2, 3, 4]}
+SPEC = {"name": "x", "dtype": "float32", "dims": ["batch", 3]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": {"seed": 0}}, "weights.kind should be a text, got None"),
+        ({"weights": {"kind": "random"}}, "weights.seed should be a number from 0 up, got None"),
+        (
+            {"weights": {"kind": "trained", "source": 3, "sha256": SHA}},
+            "weights.source should be a text, got 3",
+        ),
+        ({"weights": {"kind": "file", "source": "a"}}, "weights.sha256 should be a text"),
+        (
+            {"weights": {"kind": "random", "seed": 0, "top1_percent": "99"}},
+            "weights.top1_percent should be a number, got '99'",
+        ),
+        ({"dynamic_axes": {"batch": {**AXIS, "max": 1}}}, "max should be 2 or more, got 1"),
+        (
+            {"dynamic_axes": {"batch": {**AXIS, "proved": [1, 2]}}},
+            r"proved should be sizes from min to max, got \[1, 2\]",
+        ),
+        ({"name": "a\nb"}, r"name should be a text in one line, got 'a\\nb'"),
+        ({"inputs": [{**SPEC, "name": "a\rb"}]}, r"inputs\[0\].name should be a text in one line"),
+        ({"inputs": [{**SPEC, "dims": ["a\nb"]}]}, r"inputs\[0\].dims should be a text in one"),
+        ({"card": {"num_parameters": float("nan")}}, "manifest.json holds what is not JSON"),
+        ({"labels": ["\ud800"]}, "manifest.json holds what is not JSON"),
+    ],
+)  # fmt: skip
+def test_what_no_server_could_say_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(BundleError, match=message) as caught:
+        Manifest.from_json(document(**changes))
+    assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from dlzoo.errors import ArgumentError, BundleError, ImageError
 from dlzoo.export.bundle import Bundle, Manifest, TensorSpec, write_manifest
-from dlzoo.runtime.classify import Classification, classify
+from dlzoo.runtime.classify import Classification, check_image_input, classify
 
 PIXELS_ONLY = {
     "color": "RGB",
@@ -192,6 +192,22 @@ def test_scores_that_are_not_finite(tmp_path: Path) -> None:
         f"The image uint8 [9, 7, 3]: {tmp_path} gives scores that are not finite. "
         f'Run "dlzoo verify {tmp_path}".'
     )
+
+
+def test_images_that_are_no_input_and_labels_that_are_no_classes(tmp_path: Path) -> None:
+    manifest = make_bundle(tmp_path).manifest
+    check_image_input(manifest)
+    assert manifest.preprocessing is not None
+    for changes, message in (
+        ({"crop_size": [5, 7]}, r"prepares images as \[3, 5, 7\], and its input is"),
+        ({"color": "L", "mean": [0.5], "std": [0.5]}, r"prepares images as \[1, "),
+        ({"mean": "0.5"}, "The bundle's preprocessing is"),
+    ):
+        wrong = replace(manifest, preprocessing={**manifest.preprocessing, **changes})
+        with pytest.raises(BundleError, match=message):
+            check_image_input(wrong)
+    with pytest.raises(BundleError, match="gives 3 scores and names 1 classes"):
+        check_image_input(replace(manifest, labels=("red",)))
 
 
 def test_no_classes_asked_for(tmp_path: Path) -> None:
