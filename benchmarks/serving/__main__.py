@@ -19,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ JSON_MODELS = ("lenet5", "lenet5_relu")
 MIN_REQUESTS = 200
 #: Starts beyond the first one, where a start is short: the median counts.
 MORE_STARTS = 2
+#: From the end of the load to the second look at a server's memory.
+SETTLE_S = 5.0
 SHORT_START_S = 6.0
 
 
@@ -166,12 +169,15 @@ class Run:
                 )
                 if row and protocol != "json" and row["per_second"] > peak:
                     peak, peak_protocol = row["per_second"], protocol
-        # After load: what buffers and arenas take is in it.
+        # What buffers and arenas take is in it; then, what stays.
         pids = tree(running.pid)
+        loaded = resident_bytes(pids)
+        time.sleep(SETTLE_S)
         self._write(
             kind="process",
             server=server.name,
             model=model.name,
+            loaded_bytes=loaded,
             memory_bytes=resident_bytes(pids),
             processes=len(pids),
             has_torch=has_torch(pids),

@@ -116,21 +116,23 @@ def _process_table(rows: list[Row]) -> list[str]:
     lines = [
         "## Processes",
         "",
-        "Ready: from the process's start to the first 200, the median. Memory: resident, after the "
-        "load, less that of a process with the bare session.",
+        "Ready: from the process's start to the first 200, the median. Memory: resident, 5 s after "
+        "the load and at its end, over that of a process with the bare session.",
         "",
-        "| model | server | ready s (starts) | memory MiB | over session MiB | processes | PyTorch |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+        "| model | server | ready s (starts) | memory MiB | over session | at the end of load | processes | PyTorch |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for (model, server), row in processes.items():
         memory = row["memory_bytes"] / _MIB
         session = sessions.get(model)
+        loaded = row["loaded_bytes"] / _MIB
         over = f"{memory - session / _MIB:.0f}" if session else ""
+        over_loaded = f"{loaded - session / _MIB:.0f}" if session else ""
         seconds = starts.get((model, server))
         ready = f"{statistics.median(seconds):.2f} ({len(seconds)})" if seconds else ""
         torch = "mapped" if row["has_torch"] else "none"
         lines.append(
-            f"| {model} | {server} | {ready} | {memory:.0f} | {over} | {row['processes']} | {torch} |"
+            f"| {model} | {server} | {ready} | {memory:.0f} | {over} | {over_loaded} | {row['processes']} | {torch} |"
         )
     return [*lines, ""]
 

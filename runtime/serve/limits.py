@@ -31,7 +31,25 @@ class ByteBudget:
     """Bytes of requests in memory, over all clients; only the event loop's thread uses it."""
 
     def __init__(self, num_bytes: int) -> None:
+        self._num_bytes = num_bytes
+        self._least_left = num_bytes
         self.num_left = num_bytes
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is in memory."""
+        return self.num_left == self._num_bytes
+
+    def take_peak(self) -> int:
+        """The most bytes that were held together since the last call."""
+        peak = self._num_bytes - self._least_left
+        self._least_left = self.num_left
+        return peak
+
+    def take(self, num_bytes: int) -> None:
+        """Count bytes of a request."""
+        self.num_left -= num_bytes
+        self._least_left = min(self._least_left, self.num_left)
 
     def hold(self, num_bytes: int) -> HeldBytes:
         """Count bytes while a ``with`` block runs.
@@ -58,7 +76,7 @@ class HeldBytes:
         self._num_bytes = num_bytes
 
     def __enter__(self) -> None:
-        self._budget.num_left -= self._num_bytes
+        self._budget.take(self._num_bytes)
 
     def __exit__(self, *_: object) -> None:
         self._budget.num_left += self._num_bytes

@@ -19,11 +19,12 @@ import uvicorn
 from dlzoo.errors import ArgumentError
 from dlzoo.image_file import decoder_warnings
 from dlzoo.runtime.serve.address import Address
+from dlzoo.runtime.serve.freed_memory import give_back_freed_memory
 from dlzoo.runtime.serve.grpc_messages import add_service
 from dlzoo.runtime.serve.grpc_service import InferenceService
 from dlzoo.runtime.serve.http_protocol import HttpProtocol
 from dlzoo.runtime.serve.http_service import HttpService
-from dlzoo.runtime.serve.limits import Limits
+from dlzoo.runtime.serve.limits import ByteBudget, Limits
 from dlzoo.runtime.serve.repository import Repository
 from dlzoo.runtime.serve.served import Served
 from dlzoo.runtime.serve.served_model import ModelSettings
@@ -32,6 +33,8 @@ _logger = logging.getLogger("dlzoo.serve")
 #: Calls that are answered or wait, over all models; beyond it gRPC itself says RESOURCE_EXHAUSTED.
 _MAX_GRPC_CALLS = 1024
 _BACKLOG = 1024
+_GIVE_BACK_EVERY_S = 3.0
+_GIVE_BACK_FROM_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +144,13 @@ async def serve(
                 models=[(model.name, model.version) for model in repository.models()],
             )
         )
-        poller = loop.create_task(_poll(repository, settings.poll_s))
+        chores = [
+            loop.create_task(_poll(repository, settings.poll_s)),
+            loop.create_task(_give_back_memory(served.budget)),
+        ]
         await stop.wait()
-        poller.cancel()
+        for chore in chores:
+            chore.cancel()
         _logger.info("no longer ready; answering what has come")
         served.is_ready = False
         if signals == [signal.SIGTERM]:
@@ -179,6 +186,14 @@ async def _poll(repository: Repository, every_s: float) -> None:
             await repository.poll()
         except Exception:  # a folder that cannot be read now may be readable next time
             _logger.exception("polling failed")
+
+
+async def _give_back_memory(budget: ByteBudget) -> None:
+    """After many bytes of requests at a time, and when none are left, memory goes to the system."""
+    while True:
+        await asyncio.sleep(_GIVE_BACK_EVERY_S)
+        if budget.is_idle and budget.take_peak() >= _GIVE_BACK_FROM_BYTES:
+            await asyncio.to_thread(give_back_freed_memory)
 
 
 def _bound_socket(address: Address) -> socket.socket:
