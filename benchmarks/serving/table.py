@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from comparison import comparison
+
 Row = dict[str, Any]
 _MIB = 2**20
 
@@ -24,6 +26,7 @@ def markdown(rows: list[Row]) -> str:
     bare = _best_in_process(rows)
     for model in _distinct(row["model"] for row in _of(rows, "in_process", "row")):
         lines += _model_table(model, rows, bare)
+    lines += comparison(rows)
     lines += _process_table(rows)
     lines += _half_load_table(rows)
     missing = _of(rows, "not_run", "error")
