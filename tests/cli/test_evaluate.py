@@ -268,14 +268,13 @@ def change_bias(bundle: Path, num_outputs: int) -> None:
     write_manifest(bundle, Bundle.open(bundle).manifest)
 
 
-@pytest.mark.parametrize(
-    "loss", ["contrastive", pytest.param("triplet", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["contrastive", "triplet"])
 def test_embeddings_have_a_loss_and_no_classes(
     tmp_path: Path, evaluate: RunCommand, loss: str
 ) -> None:
     recipe = small_recipe(
-        f"{network_file(tmp_path)}:tiny", loss={"name": loss}, loop__epochs=1
+        f"{network_file(tmp_path)}:normalized", loss={"name": loss}, loop__epochs=1
     )
     result = train(recipe, tmp_path / "run")
     assert result.test is not None and result.test.keys() == {"num_images", "loss", "epoch"}

@@ -21,7 +21,7 @@ ON_DISK = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-few = settings(ON_DISK, max_examples=40)
+few = settings(ON_DISK, max_examples=25)
 many = settings(ON_DISK, max_examples=500)
 
 

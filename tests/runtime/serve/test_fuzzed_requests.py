@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 #: The server is one for all examples, and a busy machine may take its time for one of them.
 over_the_wire = settings(
-    max_examples=120,
+    max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
