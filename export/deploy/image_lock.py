@@ -18,6 +18,7 @@ SERVED = (
     *("numpy", "pillow", "rich", "typer"),
     *(
         "httptools",
+        "orjson",
         "prometheus-client",
         "starlette",
         "tritonclient[grpc]",

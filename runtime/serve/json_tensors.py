@@ -50,6 +50,8 @@ def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: obje
     strangers = set(map(type, flat)) - _JSON_TYPES[dtype.kind]
     if strangers:
         value = next(item for item in flat if type(item) in strangers)
+        if dtype.kind in "iu" and type(value) is float and abs(value) >= 2**63:
+            raise _out_of_range(name, datatype, value)
         raise RefusalError(
             f"input {name!r}: {str(value)[:40]!r} is not of datatype {datatype}, expected "
             f"{_IN_WORDS[dtype.kind]}"
