@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlzoo.errors import ArgumentError, BundleError
+from dlzoo.evaluation_images import (
+    image_spec_of,
+    input_batches,
+    inputs_of,
+    labels_of,
+    load_images,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dlzoo.export.bundle import Bundle
     from dlzoo.export.class_disagreement import Disagreement
-    from dlzoo.runtime.preprocess import ImageSpec
     from dlzoo.runtime.session import Session
     from dlzoo.zoo.data.dataset import Dataset
 
 OnText = Callable[[str], None]
-
-_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -114,13 +118,13 @@ def _evaluate_run(
             options["on_corrupt"] = "skip"
     source = load_source(str(run))
     with _opened_bundle(run, bundle, source.weights["sha256"], stage, note) as opened:
-        spec = _image_spec(opened)
+        spec = image_spec_of(opened)
         stage("read the images")
-        dataset = _load(data, spec, opened, options)
+        dataset = load_images(data, spec, opened, options)
         session = _open(opened, provider)
         stage("evaluate in PyTorch and ONNX Runtime")
         first, second = [], []
-        for images in _batches(dataset, spec):
+        for images in input_batches(dataset, spec):
             first.append(_run_network(source.network, images))
             second.append(_run_session(session, opened, images))
         outputs = {"pytorch": _joined(first), "onnxruntime": _joined(second)}
@@ -128,8 +132,8 @@ def _evaluate_run(
         judged = (
             source.network,
             opened.manifest,
-            lambda indices: _inputs(dataset, spec, indices),
-            _labels_of(dataset),
+            lambda indices: inputs_of(dataset, spec, indices),
+            labels_of(dataset),
             outputs,
         )
         found = (
@@ -161,12 +165,14 @@ def _evaluate_bundle(
                 f"{path} does not say which data it was trained on. Write for example --data "
                 "fashion-mnist."
             )
-    spec = _image_spec(opened)
+    spec = image_spec_of(opened)
     stage("read the images")
-    dataset = _load(data, spec, opened, options)
+    dataset = load_images(data, spec, opened, options)
     session = _open(opened, provider)
     stage("evaluate in ONNX Runtime")
-    outputs = [_run_session(session, opened, images) for images in _batches(dataset, spec)]
+    outputs = [
+        _run_session(session, opened, images) for images in input_batches(dataset, spec)
+    ]
     return _judged(
         opened, dataset, options["split"], {"onnxruntime": _joined(outputs)}, tables
     )
@@ -204,64 +210,6 @@ def _trained_on(bundle: Bundle) -> str | None:
     training = bundle.manifest.card.get("training") or {}
     name = training.get("recipe", {}).get("data", {}).get("name")
     return str(name) if name else None
-
-
-def _image_spec(bundle: Bundle) -> ImageSpec:
-    from dlzoo.runtime.preprocess import ImageSpec
-
-    manifest = bundle.manifest
-    if manifest.preprocessing is None or len(manifest.inputs) != 1:
-        raise BundleError(
-            f"{bundle.path} does not say how images become its input, so it cannot be evaluated "
-            "on any. Export it from a model that has preprocessing."
-        )
-    if manifest.preprocessing_included:
-        raise BundleError(
-            f"{bundle.path} has its preprocessing inside and takes whole pictures one by one, "
-            "which evaluate does not give. Export it without --include-preprocessing."
-        )
-    return ImageSpec.from_mapping(manifest.preprocessing)
-
-
-def _load(data: str, spec: ImageSpec, bundle: Bundle, options: dict[str, Any]) -> Dataset:
-    from dlzoo.errors import DataError
-    from dlzoo.image_file import Geometry
-    from dlzoo.zoo.data.dataset_source import load_dataset
-
-    dataset = load_dataset(data, geometry=Geometry.of(spec), **options)
-    labels = bundle.manifest.labels
-    if labels is not None and tuple(labels) != dataset.class_names:
-        raise DataError(
-            f"{data} has the {len(dataset.class_names)} classes "
-            f"{', '.join(dataset.class_names[:3])}, …, and {bundle.path} the {len(labels)} "
-            f"{', '.join(labels[:3])}, …. Give the data that it was trained for."
-        )
-    return dataset
-
-
-def _labels_of(dataset: Dataset) -> list[str]:
-    """The class of each image, or all of its labels."""
-    names = dataset.class_names
-    if not dataset.is_multi_label:
-        return [names[target] for target in dataset.targets.tolist()]
-    rows = dataset.targets.tolist()
-    return ["|".join(n for n, has in zip(names, row, strict=True) if has) for row in rows]
-
-
-def _batches(dataset: Dataset, spec: ImageSpec) -> Iterator[Tensor]:
-    for start in range(0, len(dataset), _BATCH_SIZE):
-        yield _inputs(dataset, spec, range(start, min(start + _BATCH_SIZE, len(dataset))))
-
-
-def _inputs(dataset: Dataset, spec: ImageSpec, indices: Sequence[int]) -> Tensor:
-    """Inputs as a server makes them: ``(pixel / 255 - mean) / std``."""
-    import torch
-
-    mean, std = (
-        torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
-        for values in (spec.mean, spec.std)
-    )
-    return (dataset.read(indices).float() / 255 - mean) / std
 
 
 # -- engines ---------------------------------------------------------------------------------

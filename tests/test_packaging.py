@@ -10,7 +10,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOT_MODULES = {
     *("__init__.py", "__main__.py", "api.py", "comparison.py", "errors.py", "image_file.py"),
     *("evaluation.py", "layer_proof.py", "network_base.py", "proof.py", "pytest_plugin.py"),
-    *("comparison_sides.py", "testing.py", "training.py", "unproved_bundle.py"),
+    *(
+        "comparison_sides.py",
+        "evaluation_images.py",
+        "testing.py",
+        "training.py",
+        "unproved_bundle.py",
+    ),
 }
 FOLDERS = ("zoo", "export", "runtime", "cli")
 
