@@ -15,7 +15,18 @@ from servers import MAX_BATCH, Ports, Server, Start, installed_version
 _ROOT = Path(__file__).resolve().parents[2]
 _RAY = "ray[serve]==2.60.0"
 #: What dlzoo needs to serve; no PyTorch.
-_SERVED = ("numpy", "pillow", "typer", "rich", "starlette", "uvicorn", "prometheus-client")
+_SERVED = (
+    *(
+        "numpy",
+        "orjson",
+        "pillow",
+        "typer",
+        "rich",
+        "starlette",
+        "uvicorn",
+        "prometheus-client",
+    ),
+)
 
 
 class RayServe(Server):

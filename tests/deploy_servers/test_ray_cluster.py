@@ -36,7 +36,16 @@ def ray_urls(bundle: Bundle, cache: Path, tmp_path: Path) -> Iterator[dict[str, 
         RAY,
         "tritonclient[grpc]",  # in one call with Ray: both pin gRPC and protobuf
         f"onnxruntime=={version('onnxruntime')}",
-        *("numpy", "pillow", "typer", "rich", "starlette", "uvicorn", "prometheus-client"),
+        *(
+            "numpy",
+            "orjson",
+            "pillow",
+            "typer",
+            "rich",
+            "starlette",
+            "uvicorn",
+            "prometheus-client",
+        ),
     )
     folder = tmp_path / "ray"
     deploy_bundle(bundle, "ray", folder, options=DeployOptions(max_batch_size=8))
