@@ -35,6 +35,12 @@ class Net(nn.Module):
 pytestmark = pytest.mark.usefixtures("lowerings_restored")
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Whatever ran before: the proof of five outputs is near its limit for one draw in many."""
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize("opset", [11, 20])
 def test_standard_operators(tmp_path: Path, opset: int) -> None:
     @dlzoo.register_lowering("dlzoo_tests::leaky_cube")

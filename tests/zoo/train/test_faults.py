@@ -64,6 +64,7 @@ print(trained("parts", {"loop.micro_batches": parts}))
 """
 
 
+@pytest.mark.slow
 def test_the_batch_that_fits_does_fit(tmp_path: Path) -> None:
     recipe = small_recipe(
         f"{network_file(tmp_path)}:wide",
