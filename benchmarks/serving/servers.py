@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Running:
     ready_s: float
 
 
-class Server:
+class Server(ABC):
     """One kind of server; a subclass says how it is prepared and started."""
 
     name: ClassVar[str]
@@ -65,17 +66,17 @@ class Server:
     def __init__(self, environments: Path) -> None:
         self.environments = environments
 
+    @abstractmethod
     def prepare(self) -> str:
         """Install what it needs; returns its version.
 
         Raises:
             NotRunError: it cannot be had here.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def start_of(self, model: Model, folder: Path, ports: Ports) -> Start:
         """Write its files into ``folder``; returns what starts it."""
-        raise NotImplementedError
 
     def after_stop(self) -> None:
         """Remove what the server leaves behind."""
