@@ -79,7 +79,8 @@ class Server(ABC):
         """Write its files into ``folder``; returns what starts it."""
 
     def after_stop(self) -> None:
-        """Remove what the server leaves behind."""
+        """Remove what the server leaves behind; most leave nothing."""
+        return None
 
     @contextmanager
     def running(self, model: Model, folder: Path, seconds: float = 180) -> Iterator[Running]:
