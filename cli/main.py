@@ -23,6 +23,7 @@ from dlzoo.cli import (
     train,
     verify,
 )
+from dlzoo.cli.interrupt import reliable_interrupts
 from dlzoo.errors import DlzooError
 
 # Plain help: rich's boxes would double the start-up time of every command.
@@ -85,7 +86,8 @@ def main() -> NoReturn:
     piece, 130 interrupted.
     """
     try:
-        status = app(standalone_mode=False) or 0
+        with reliable_interrupts():
+            status = app(standalone_mode=False) or 0
         sys.stdout.flush()
         if status == _INTERRUPTED:  # typer has caught the KeyboardInterrupt itself
             raise KeyboardInterrupt

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlzoo.export.module_call import call_module
+from dlzoo.export.plain_sums import PlainSums
 
 Array = npt.NDArray[Any]
 _IMAGE_RANK = 4
@@ -21,6 +21,7 @@ _FEW_ELEMENTS = 100
 #: A network that makes more than this many roundings (2^-24) of one gives an unsteady error, too:
 #: regnet_y_8gf makes 440 on one image, VGG-16 258.
 _AMPLIFIED_ROUNDINGS = 320
+_NUM_DRAWN_ORDERS = 3
 
 
 def run_in_float32(
@@ -51,9 +52,8 @@ def float32_runs(
     yield first
     if not every_way:
         return
-    if any(x.dim() == _IMAGE_RANK for x in inputs.values()):
-        with _MeansAsProducts():  # type: ignore[no-untyped-call]
-            yield run_in_float32(module, _channels_last(inputs), output_names)
+    with PlainSums():
+        yield run_in_float32(module, _channels_last(inputs), output_names)
     yield from _regrouped(module, inputs, output_names, first)
 
 
@@ -75,11 +75,14 @@ def is_unsteady(output: Array, rms_error: float) -> bool:
 def more_float32_runs(
     module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
 ) -> Iterator[dict[str, Array]]:
-    """Further t_k, by PyTorch's own kernels in place of oneDNN's."""
+    """Further t_k: in more orders, and by PyTorch's own kernels in place of oneDNN's."""
+    for order in range(1, 1 + _NUM_DRAWN_ORDERS):
+        with PlainSums(order):
+            yield run_in_float32(module, inputs, output_names)
     with without_onednn():
         first = run_in_float32(module, inputs, output_names)
         yield first
-        with _MeansAsProducts():  # type: ignore[no-untyped-call]
+        with PlainSums():
             yield run_in_float32(module, _channels_last(inputs), output_names)
         yield from _regrouped(module, inputs, output_names, first)
 
@@ -90,35 +93,6 @@ def _channels_last(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         key: x.contiguous(memory_format=torch.channels_last) if x.dim() == _IMAGE_RANK else x
         for key, x in inputs.items()
     }
-
-
-class _MeansAsProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, a mean is a product with a vector of ones: ``mean(x) = x 1 / n``.
-
-    PyTorch adds in a tree, whose rounding errors nearly cancel where all numbers are equal, as
-    behind an image of zeros; a runtime may add one after another, as a matrix product does. On
-    timm's tinynet_d the means over 32 x 32 equal numbers have 4.4 times the tree's error in ONNX
-    Runtime, and a clean network failed by that.
-    """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # see PortableDraws
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is not torch.ops.aten.mean.dim or args[0].dtype != torch.float32 or kwargs:
-            return func(*args, **kwargs)
-        x, axes, *rest = args
-        axes = sorted(axis % x.dim() for axis in axes or range(x.dim()))
-        kept = [axis for axis in range(x.dim()) if axis not in axes]
-        rows = x.permute(*kept, *axes).reshape(*(x.shape[axis] for axis in kept), -1)
-        mean = rows @ rows.new_ones(rows.shape[-1]) / rows.shape[-1]
-        for axis in axes if rest and rest[0] else ():
-            mean = mean.unsqueeze(axis)
-        return mean
 
 
 def _regrouped(

@@ -28,10 +28,10 @@ def compute_golden_set(
 ) -> GoldenSet:
     """Answers in float64, and the noise floor of PyTorch's float32 around them.
 
-    float32 is run a few ways: as it comes, in channels_last memory with means as products, and
+    float32 is run a few ways: as it comes, in channels_last memory with plain sums, and
     otherwise grouped: one sample at a time on one thread, and a single one as a batch of two
-    copies. Where an output has few elements, or the network amplifies rounding errors, all of
-    them once more without oneDNN; where no output is a number the first alone, for then the
+    copies. Where an output has few elements, or the network amplifies rounding errors, with sums in
+    further orders, too, and all of them once more without oneDNN; where no output is a number the first alone, for then the
     places of NaN and Inf are what counts.
 
     Where float32 overflows on a finite sample and float64 does not, the reference takes float32's

@@ -19,6 +19,7 @@ from torch.utils import _pytree
 
 from dlzoo.export.bundle import NoiseFloor
 from dlzoo.export.float32_ways import one_thread, without_onednn
+from dlzoo.export.plain_sums import PlainSums
 from dlzoo.export.traced_network import TracedNetwork
 from dlzoo.zoo.train.float64 import conv2d_in_float64, linear_in_float64
 
@@ -70,8 +71,8 @@ def reference_values(
 ) -> Iterator[tuple[str, npt.NDArray[np.float64], NoiseFloor]]:
     """Values in float64, each with the error of PyTorch's float32: (name, y64, noise).
 
-    float32 runs beside float64 a few ways: as it comes, in channels_last memory, without
-    oneDNN, and the last sample alone on one thread; for values of few elements also on inputs
+    float32 runs beside float64 a few ways: as it comes, in channels_last memory with plain sums,
+    without oneDNN, and the last sample alone on one thread; for values of few elements also on inputs
     that are moved by two units of their last place. What no later operator needs is let go.
 
     Args:
@@ -185,8 +186,7 @@ def _float32_ways(
     yield _Way(lambda x: x)
     yield _Way(lambda x: x, without_onednn)
     yield _Way(_moved, is_moved=True)
-    if any(x.dim() == _IMAGE_RANK for x in tensors):
-        yield _Way(_channels_last)
+    yield _Way(_channels_last, PlainSums)
     lengths = {len(x) for x in tensors if x.dim()}
     example = [node.meta["val"] for node in network.inputs]
     is_open = all(

@@ -94,16 +94,20 @@ def check_image_input(manifest: Manifest) -> None:
     """
     assert manifest.preprocessing is not None
     spec = ImageSpec.from_mapping(manifest.preprocessing)
-    declared = manifest.inputs[0].dims[1:]
-    prepared = (NUM_CHANNELS[spec.color], *spec.crop_size)
-    fits = len(declared) == len(prepared) and all(
-        isinstance(size, str) or size == got
-        for size, got in zip(declared, prepared, strict=True)
+    declared = manifest.inputs[0]
+    num_channels = NUM_CHANNELS[spec.color]
+    prepared: tuple[int | str, ...] = (num_channels, *spec.crop_size)
+    dtype = declared.dtype  # whichever the network's is: images are converted to it
+    if manifest.preprocessing_included:  # pixels as they are, of any size
+        prepared, dtype = ("height", "width", num_channels), "uint8"
+    fits = len(declared.dims) == 1 + len(prepared) and all(
+        isinstance(size, str) or isinstance(got, str) or size == got
+        for size, got in zip(declared.dims[1:], prepared, strict=True)
     )
-    if not fits and not manifest.preprocessing_included:
+    if not fits or declared.dtype != dtype:
         raise BundleError(
-            f"{manifest.name} prepares images as {list(prepared)}, and its input is "
-            f"{manifest.inputs[0]}. Export the bundle again."
+            f"{manifest.name} prepares images as {list(prepared)} of {dtype}, and its input is "
+            f"{declared}. Export the bundle again."
         )
     _check_labels(manifest)
 

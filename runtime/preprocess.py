@@ -64,6 +64,12 @@ def tensor_from_image(
     return np.ascontiguousarray(x_hwC.transpose(2, 0, 1)[np.newaxis])
 
 
+#: Of an image that is resized or cropped; more than any network takes, and no damage gets further.
+_MAX_SIZE = 2**14
+#: Of a mean or a standard deviation of pixels between 0 and 1, which are a 255th apart.
+_MAX_SCALE = 1e6
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec(Geometry):
     """How images become a network's input: a manifest's ``preprocessing``, checked."""
@@ -92,11 +98,13 @@ class ImageSpec(Geometry):
             num_channels = NUM_CHANNELS[spec.color]
             is_sound = (
                 spec.interpolation in FILTERS
-                and all(n >= 1 for n in (height, width, size if size is not None else 1))
+                and all(
+                    1 <= n <= _MAX_SIZE
+                    for n in (height, width, size if size is not None else 1)
+                )
                 and len(spec.mean) == len(spec.std) == num_channels
-                and all(np.isfinite(spec.mean))
-                and all(np.isfinite(spec.std))
-                and all(value >= 1e-6 for value in spec.std)  # pixels are a 255th apart
+                and all(abs(value) <= _MAX_SCALE for value in spec.mean)
+                and all(1 / _MAX_SCALE <= value <= _MAX_SCALE for value in spec.std)
             )
         except (KeyError, TypeError, ValueError):
             is_sound = False

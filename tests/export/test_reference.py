@@ -61,6 +61,7 @@ def test_every_way_is_measured(size: int) -> None:
     expected = [(2, False, threads), (2, True, threads), *one_by_one]
     ways = [(*way, True) for way in expected]
     if size == 2:
+        ways += [(2, False, threads, True)] * 3  # sums in drawn orders
         ways += [(*way, False) for way in expected]
     assert spy.seen == ways
     assert torch.get_num_threads() == threads

@@ -199,13 +199,21 @@ def test_images_that_are_no_input_and_labels_that_are_no_classes(tmp_path: Path)
     check_image_input(manifest)
     assert manifest.preprocessing is not None
     for changes, message in (
-        ({"crop_size": [5, 7]}, r"prepares images as \[3, 5, 7\], and its input is"),
+        (
+            {"crop_size": [5, 7]},
+            r"prepares images as \[3, 5, 7\] of float32, and its input is",
+        ),
         ({"color": "L", "mean": [0.5], "std": [0.5]}, r"prepares images as \[1, "),
         ({"mean": "0.5"}, "The bundle's preprocessing is"),
+        ({"resize_size": 10**30}, "The bundle's preprocessing is"),
     ):
         wrong = replace(manifest, preprocessing={**manifest.preprocessing, **changes})
         with pytest.raises(BundleError, match=message):
             check_image_input(wrong)
+    with pytest.raises(
+        BundleError, match=r"images as \['height', 'width', 3\] of uint8, and its"
+    ):
+        check_image_input(replace(manifest, preprocessing_included=True))
     with pytest.raises(BundleError, match="gives 3 scores and names 1 classes"):
         check_image_input(replace(manifest, labels=("red",)))
 

@@ -43,11 +43,13 @@ async def answers(path: Path) -> dict[str, Any]:
         scores = await model.infer({"image": ("FP32", IMAGE)}, deadline)
         shown = [model_card(model), model_config_json(model), model.metadata(["1"])]
         json.dumps(shown, allow_nan=False).encode()
-        classes = await classifier.classify(model.name, "", picture(), 5)
-        return {
-            "scores": {name: array.tolist() for name, array in scores.items()},
-            "classes": classes["classes"],
+        answer: dict[str, Any] = {
+            "scores": {name: array.tolist() for name, array in scores.items()}
         }
+        if model.manifest.preprocessing is not None:
+            classes = await classifier.classify(model.name, "", picture(), 5)
+            answer["classes"] = classes["classes"]
+        return answer
     finally:
         classifier.close()
         await repository.close()
