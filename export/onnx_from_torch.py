@@ -29,6 +29,7 @@ from dlzoo.export.opset_conversion import (
     LOWEST_OPSET,
     convert_down,
 )
+from dlzoo.export.tied_weights import merge_tied_weights
 from dlzoo.export.trace_metadata import clear_trace_metadata
 from dlzoo.export.tracing_failure import explain_failure
 from dlzoo.export.tracing_state import in_eval_mode, without_chatter
@@ -122,7 +123,7 @@ def onnx_from_torch(
     plan.attach_functions(model)
     lowering = record_lowering(module, traced, model)
     clear_trace_metadata(model)
-    _merge_tied_weights(model)
+    merge_tied_weights(model)
     RemoveUnusedNodesPass()(model)
     model.producer_name, model.producer_version = "dlzoo", dlzoo.__version__
     model.domain, model.model_version = None, None
@@ -283,22 +284,6 @@ def _check_opset(model: ir.Model, opset: int) -> None:
             f"--opset got {opset}, but the installed onnxscript delivers {delivered}: its "
             f"converter knows no such version. Use --opset {delivered}, or a newer onnxscript."
         )
-
-
-def _merge_tied_weights(model: ir.Model) -> None:
-    """Let initializers that are one tensor in the network be one in the graph."""
-    first: dict[tuple[object, ...], ir.Value] = {}
-    protected = {*model.graph.inputs, *model.graph.outputs}
-    for name, value in list(model.graph.initializers.items()):
-        raw = getattr(value.const_value, "raw", None)
-        if not isinstance(raw, Tensor) or raw.numel() == 0 or value in protected:
-            continue
-        key = (raw.data_ptr(), raw.dtype, raw.shape, raw.stride())
-        if key in first:
-            value.replace_all_uses_with(first[key])
-            del model.graph.initializers[name]
-        else:
-            first[key] = value
 
 
 def _used_parameters(program: torch.export.ExportedProgram) -> tuple[str, ...]:

@@ -8,9 +8,8 @@ Source: docs/DESIGN.md, section 6, rule 7.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,11 @@ import numpy.typing as npt
 from dlzoo.errors import ArgumentError, BundleError, ProviderError
 from dlzoo.export.bundle import GraphNode, NoiseFloor
 from dlzoo.runtime.difference import Difference, failed_difference
+from dlzoo.runtime.rewiring import rewirings
 from dlzoo.runtime.tapped_session import TappedModel
 from dlzoo.runtime.value_checks import ReferenceValue, ValueCheck, ValueChecker, compare_value
 
 Array = npt.NDArray[Any]
-
-#: Other inputs that are tried on an accused node, to see whether it is the wiring that is wrong.
-_MAX_REWIRINGS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +122,7 @@ class Localizer(ValueChecker):
             narrowed = self._narrow(check, nodes, given, wanted)
             if narrowed is not None:
                 return narrowed
-        for replaced, expected in self._rewirings(taken, walk, right):
+        for replaced, expected in rewirings(taken, walk, right, self.pairs):
             arrays = given | {
                 name: self._given(name, right[other][0]) for name, other in replaced.items()
             }
@@ -207,32 +204,6 @@ class Localizer(ValueChecker):
                 if name not in paired:
                     pending += self.reference.arguments(name)
         return list(found)
-
-    def _rewirings(
-        self, taken: list[str], walk: list[str], right: Mapping[str, ReferenceValue]
-    ) -> Iterator[tuple[dict[str, str], str]]:
-        """Other values for the inputs: in the reference's order, then one by one."""
-        floats = [name for name in taken if name in self.pairs]
-        own = [self.pairs[name] for name in floats]
-        paired = set(self.pairs.values())
-        ordered = [name for name in walk if name in paired and name in right]
-        num_tried = 0
-        if len(floats) == len(ordered) and ordered != own:
-            yield dict(zip(floats, ordered, strict=True)), ordered[0]
-            num_tried += 1
-        elif set(own) == set(ordered) and 1 < len(own) <= 3:
-            for order in permutations(own):
-                if list(order) != own:
-                    yield dict(zip(floats, order, strict=True)), order[0]
-                    num_tried += 1
-        for name in floats:
-            shape = right[self.pairs[name]][0].shape
-            for other in walk:
-                if other == self.pairs[name] or other not in right:
-                    continue
-                if right[other][0].shape == shape and num_tried < _MAX_REWIRINGS:
-                    num_tried += 1
-                    yield {name: other}, other
 
     def _inputs_of(
         self, taken: Sequence[str], right: Mapping[str, ReferenceValue]

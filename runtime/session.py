@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from dlzoo.runtime.custom_ops import (
     kernels_used,
     register_native_library,
 )
-from dlzoo.runtime.installation import load_onnxruntime, preload_cuda_libraries
-from dlzoo.runtime.providers import ExecutionProvider, require_provider, short_name
+from dlzoo.runtime.installation import load_onnxruntime
+from dlzoo.runtime.placement import check_placement, placement_of
+from dlzoo.runtime.providers import ExecutionProvider, require_provider
 
 #: ONNX Runtime's graph optimization levels, by the names used here.
 OPTIMIZATIONS = {
@@ -34,19 +34,6 @@ OPTIMIZATIONS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-
-#: Operators that ONNX Runtime itself puts on the CPU beside a device: they compute the shapes
-#: of tensors, a few integers each, which the device's kernels need on the CPU anyway.
-#: Source: onnxruntime/core/framework/fallback_cpu_capability.cc, GetCpuPreferredNodes.
-SHAPE_OPS = frozenset(
-    [
-        *("Shape", "Size", "Range", "ConstantOfShape"),
-        *("Concat", "Expand", "Gather", "Reshape", "Slice", "Squeeze", "Unsqueeze"),
-        *("Add", "Cast", "Div", "Equal", "Mul", "ReduceProd", "Sub", "Where"),
-        # Sizes and places of a resize that is computed in the graph.
-        *("And", "GreaterOrEqual", "Less", "Max", "Min", "Mod", "Reciprocal"),
-    ]
-)
 
 
 class Session:
@@ -147,7 +134,7 @@ def open_session(
 
     ONNX Runtime silently runs on the CPU what a provider does not take, and all of it where the
     provider's libraries do not load. Both are errors here, except for the operators that compute
-    shapes (``SHAPE_OPS``, and only beside at least one node on the provider): ONNX Runtime keeps
+    shapes (``placement.SHAPE_OPS``, and only beside at least one node on the provider): ONNX Runtime keeps
     those on the CPU by design.
 
     Args:
@@ -193,32 +180,18 @@ def open_session(
         session_config or {},
     )
 
-    actual = [short_name(name) for name in session.get_providers()]
-    nodes = session.get_provider_graph_assignment_info()
-    node_providers = Counter(
-        short_name(group.ep_name) for group in nodes for _ in group.get_nodes()
-    )
-    cpu_ops: Counter[str] = Counter()
-    if wanted.name != "cpu":
-        cpu_ops.update(
-            node.op_type
-            for group in nodes
-            if short_name(group.ep_name) == "cpu"
-            for node in group.get_nodes()
-        )
-        if not allow_fallback:
-            _check_placement(path, wanted, actual, node_providers, cpu_ops)
+    placement = placement_of(session)
+    if wanted.name != "cpu" and not allow_fallback:
+        check_placement(placement, path, wanted)
     return Session(
         session,
         header,
         path=path,
         provider=wanted.name,
         optimization=optimization,
-        node_providers=dict(sorted(node_providers.items())),
-        cpu_ops=dict(sorted(cpu_ops.items())),
-        custom_ops=kernels_used(
-            ops, ((node.domain, node.op_type) for group in nodes for node in group.get_nodes())
-        ),
+        node_providers=placement.node_providers,
+        cpu_ops=placement.cpu_ops if wanted.name != "cpu" else {},
+        custom_ops=kernels_used(ops, placement.ops),
     )
 
 
@@ -272,33 +245,6 @@ def _inference_session(
             f"{path} is not understood by ONNX Runtime {onnxruntime.__version__}: "
             f"{one_line_reason(error)}. Export it again, or update onnxruntime."
         ) from None
-
-
-def _check_placement(
-    path: Path,
-    wanted: ExecutionProvider,
-    actual: list[str],
-    node_providers: Mapping[str, int],
-    cpu_ops: Mapping[str, int],
-) -> None:
-    if wanted.name not in actual:
-        missing = preload_cuda_libraries(load_onnxruntime()) if wanted.name == "cuda" else []
-        reason = f" ({missing[0].split(':')[0]})" if missing else ""
-        raise ProviderError(
-            f"Provider {wanted.name!r} was asked for, but its libraries did not load{reason} and "
-            f'{path.name} would run on {", ".join(actual)}. Run "dlzoo doctor" to see what is '
-            "missing, or give --allow-fallback."
-        )
-    strangers = {op: count for op, count in cpu_ops.items() if op not in SHAPE_OPS}
-    if not node_providers.get(wanted.name):
-        strangers = dict(cpu_ops)
-    if strangers:
-        listed = ", ".join(f"{op} ({count})" for op, count in sorted(strangers.items()))
-        raise ProviderError(
-            f"Provider {wanted.name!r} was asked for, but {sum(strangers.values())} of "
-            f"{sum(node_providers.values())} nodes of {path.name} would run on cpu: {listed}. "
-            "Export with another opset, or give --allow-fallback."
-        )
 
 
 def one_line_reason(error: BaseException) -> str:

@@ -5,9 +5,7 @@ Source: Open Inference Protocol, HTTP/REST; Triton's binary tensor data extensio
 
 from __future__ import annotations
 
-import http.client
 import json
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -16,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dlzoo.errors import ServerError
+from dlzoo.runtime.remote.http_connection import JSON_LENGTH, HttpConnection
 from dlzoo.runtime.remote.model import (
     API_KEY_VARIABLE,
     Arrays,
     RefusedError,
     RemoteFacts,
     RemoteTensor,
-    unreachable_server,
 )
 from dlzoo.runtime.remote.tensors import (
     answer_array,
@@ -32,7 +30,6 @@ from dlzoo.runtime.remote.tensors import (
 )
 
 _BINARY = "binary_tensor_data"
-_LENGTH = "Inference-Header-Content-Length"
 
 
 class HttpModel:
@@ -53,17 +50,13 @@ class HttpModel:
         prefix: str,
     ) -> None:
         self.url, self.model = url, model
-        self._timeout_s = timeout_s
         self._path = f"{prefix}/v2/models/{quote(model, safe='')}"
         self._prefix = prefix
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._takes_bytes: bool | None = None
-        if secure:
-            self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=timeout_s, context=ssl.create_default_context()
-            )
-        else:
-            self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._connection = HttpConnection(
+            url, host, port, secure=secure, timeout_s=timeout_s, headers=headers
+        )
 
     def close(self) -> None:
         """Let the connection go."""
@@ -76,7 +69,7 @@ class HttpModel:
             ServerError: the server is away, has no such model, or speaks another protocol.
         """
         server = self._server_facts()
-        status, body, _ = self._send("GET", self._path)
+        status, body, _ = self._connection.send("GET", self._path)
         if status != 200:
             self._refuse_model(status, body)
         document = self._document(body, f"GET {self._path}")
@@ -126,8 +119,8 @@ class HttpModel:
         head = json.dumps(document, allow_nan=False).encode()
         headers = {"Content-Type": "application/json"}
         if self._takes_bytes:
-            headers = {"Content-Type": "application/octet-stream", _LENGTH: str(len(head))}
-        status, body, length = self._send(
+            headers = {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(head))}
+        status, body, length = self._connection.send(
             "POST", f"{self._path}/infer", b"".join([head, *parts]), headers
         )
         if status != 200:
@@ -143,7 +136,7 @@ class HttpModel:
         """
         path = f"{self._path}/classify"
         headers = {"Content-Type": "application/octet-stream"}
-        status, body, _ = self._send("POST", path, image, headers)
+        status, body, _ = self._connection.send("POST", path, image, headers)
         if status in (404, 405, 501):
             return None
         if status != 200:
@@ -155,7 +148,7 @@ class HttpModel:
 
     def _server_facts(self) -> dict[str, Any]:
         path = f"{self._prefix}/v2"
-        status, body, _ = self._send("GET", path)
+        status, body, _ = self._connection.send("GET", path)
         if status == 401:
             self._refuse_key(body)
         document = self._document(body, f"GET {path}") if status == 200 else {}
@@ -169,7 +162,9 @@ class HttpModel:
         head, rest = body, memoryview(b"")
         if length is not None:
             if not length.isdigit() or int(length) > len(body):
-                raise self._not_the_protocol(f"{_LENGTH} is {length!r} of {len(body)} bytes")
+                raise self._not_the_protocol(
+                    f"{JSON_LENGTH} is {length!r} of {len(body)} bytes"
+                )
             head, rest = body[: int(length)], memoryview(body)[int(length) :]
         arrays: Arrays = {}
         try:
@@ -190,48 +185,6 @@ class HttpModel:
             raise self._not_the_protocol(f"the answer cannot be read: {error}") from None
         return arrays
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> tuple[int, bytes, str | None]:
-        """Status, body and the length of its JSON; a connection gone idle is opened again."""
-        for again in (True, False):
-            had_connection = self._connection.sock is not None
-            try:
-                self._connection.request(
-                    method, path, body, {**self._headers, **(headers or {})}
-                )
-                answer = self._connection.getresponse()
-                return answer.status, answer.read(), answer.getheader(_LENGTH)
-            except (
-                http.client.RemoteDisconnected,
-                BrokenPipeError,
-                ConnectionResetError,
-            ) as error:
-                self._connection.close()
-                # Inference may be asked twice: it changes nothing on the server.
-                if not (again and had_connection):
-                    raise self._away(str(error) or "it closed the connection") from None
-            except TimeoutError:
-                self._connection.close()
-                raise ServerError(
-                    f"{self.url} did not answer within {self._timeout_s:g} s. "
-                    "Look at the server's log, or give --timeout."
-                ) from None
-            except (OSError, http.client.HTTPException) as error:
-                self._connection.close()
-                # Of a certificate strerror has the line in OpenSSL's source alone.
-                said = (
-                    None
-                    if isinstance(error, ssl.SSLError)
-                    else getattr(error, "strerror", None)
-                )
-                raise self._away(said or str(error)) from None
-        raise AssertionError("unreachable")
-
     def _document(self, body: bytes, what: str) -> dict[str, Any]:
         try:
             document = json.loads(body)
@@ -240,9 +193,6 @@ class HttpModel:
         if not isinstance(document, dict):
             raise self._not_the_protocol(f"{what} is no JSON object")
         return document
-
-    def _away(self, reason: str) -> ServerError:
-        return unreachable_server(self.url, reason, certificates="SSL_CERT_FILE")
 
     def _not_the_protocol(self, what: str) -> ServerError:
         return ServerError(
@@ -268,7 +218,7 @@ class HttpModel:
         """The models that the server lists, where it lists them (Triton's extension)."""
         headers = {"Content-Type": "application/json"}
         path = f"{self._prefix}/v2/repository/index"
-        status, body, _ = self._send("POST", path, b"{}", headers)
+        status, body, _ = self._connection.send("POST", path, b"{}", headers)
         try:
             entries = json.loads(body) if status == 200 else []
             return sorted({str(entry["name"]) for entry in entries})[:10]
