@@ -1,4 +1,4 @@
-"""An HTTP server on 127.0.0.1 that can misbehave as servers do."""
+"""An HTTP server on 127.0.0.1 that can misbehave as servers do, and a cache of one's own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+import torch
 
 
 class FileServer(ThreadingHTTPServer):
@@ -91,3 +93,18 @@ def server() -> Iterator[FileServer]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small operations on two threads take ten times as long where others want the cores."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("DLZOO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "weights"
