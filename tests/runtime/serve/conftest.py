@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from served_bundles import every_dtype_bundle, mean_bundle
 from serving_process import ServingProcess, serving
@@ -26,3 +27,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]
 def machine_folder(server: ServingProcess) -> str:
     """What no answer may hold: where the bundles lie."""
     return str(Path(server.log_path).parent)
+
+
+@pytest.fixture(scope="module")
+def client(server: ServingProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.http, timeout=30) as client:
+        yield client
