@@ -64,9 +64,10 @@ def test_a_product_is_summed_in_order() -> None:
     generator = torch.Generator().manual_seed(0)
     a = torch.rand(2, 300, generator=generator)
     b = torch.rand(300, 3, generator=generator)
-    one_by_one = torch.zeros(2, 3)
+    panels = torch.zeros(2, 2, 3)
     for k in range(300):
-        one_by_one = one_by_one + a[:, k, None] * b[None, k]
+        panels[k // 256] += a[:, k, None] * b[None, k]
+    one_by_one = panels[0] + panels[1]
     with PlainSums():
         in_order = a @ b
     with PlainSums(1):
