@@ -58,17 +58,18 @@ class PlainSums(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def product(self, a_MK: Tensor, b_KN: Tensor) -> Tensor | None:
         """The product of two matrices; None where it is too large for this."""
-        if not len(b_KN) or a_MK.numel() * b_KN.shape[1] > _MAX_MULTIPLY_ADDS:
+        if not b_KN.numel() or a_MK.numel() * b_KN.shape[1] > _MAX_MULTIPLY_ADDS:
             return None
         if self.order:
             order_K = self.drawn(len(b_KN))
             a_MK, b_KN = a_MK[:, order_K], b_KN[order_K]
-        a_PMk = pad(a_MK, (0, -len(b_KN) % _PANEL)).unflatten(1, (-1, _PANEL)).transpose(0, 1)
-        b_PkN = pad(b_KN, (0, 0, 0, -len(b_KN) % _PANEL)).unflatten(0, (-1, _PANEL))
-        sum_PMN = a_PMk.new_zeros(*a_PMk.shape[:2], b_PkN.shape[2])
+        num_panels, missing = -(-len(b_KN) // _PANEL), -len(b_KN) % _PANEL
+        a_MPk = pad(a_MK, (0, missing)).reshape(len(a_MK), num_panels, _PANEL)
+        b_PkN = pad(b_KN, (0, 0, 0, missing)).reshape(num_panels, _PANEL, -1)
+        sum_PMN = a_MK.new_zeros(num_panels, len(a_MK), b_KN.shape[1])
         for k in range(min(len(b_KN), _PANEL)):
-            sum_PMN.addcmul_(a_PMk[:, :, k, None], b_PkN[:, k, None, :])
-        sum_MN = sum_PMN[0]
+            sum_PMN.addcmul_(a_MPk[:, :, k].t()[:, :, None], b_PkN[:, k, None, :])
+        sum_MN: Tensor = sum_PMN[0]
         for panel_MN in sum_PMN[1:]:
             sum_MN = sum_MN + panel_MN
         return sum_MN
@@ -126,7 +127,7 @@ def _convolution(
         order_C = sums.drawn(x_BCHW.shape[1])
         x_BCHW, weight_OIhw = x_BCHW[:, order_C], weight_OIhw[:, order_C]
     turned = (2, 3) if max(stride) == 1 else ()  # the kernel's places in reverse
-    y_BOHW = torch.ops.aten.convolution.default(
+    y_BOHW: Tensor = torch.ops.aten.convolution.default(
         x_BCHW.flip(turned),
         weight_OIhw.flip(turned),
         bias,
