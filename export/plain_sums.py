@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _MAX_MULTIPLY_ADDS = 2**25
 #: Source: ONNX Runtime, mlasi.h, MLAS_SGEMM_PACKED_STRIDEK.
 _PANEL = 256
+#: Numbers to a sum that are added one after another in the natural order, each in a step of Python.
+_MAX_IN_A_ROW = 2**14
 _IMAGE_RANK = 4
 
 
@@ -23,7 +25,8 @@ class PlainSums(TorchDispatchMode):  # type: ignore[no-untyped-call]
         (A B)_ij = (...((a_i1 b_1j + a_i2 b_2j) + a_i3 b_3j) + ...) + a_iK b_Kj
         mean(x) = x 1 / n
 
-    Panels of 256 numbers are summed by themselves, as ONNX Runtime's kernels sum them.
+    So ONNX Runtime multiplies a single row. In a drawn order panels of 256 numbers are summed by
+    themselves, as it does with more rows.
 
     PyTorch's kernels hold many partial sums at once, as a vector unit does, and add those at the end;
     ONNX Runtime's add in order. Their errors differ by the root of the number of partial sums: of a
@@ -63,11 +66,12 @@ class PlainSums(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.order:
             order_K = self.drawn(len(b_KN))
             a_MK, b_KN = a_MK[:, order_K], b_KN[order_K]
-        num_panels, missing = -(-len(b_KN) // _PANEL), -len(b_KN) % _PANEL
-        a_MPk = pad(a_MK, (0, missing)).reshape(len(a_MK), num_panels, _PANEL)
-        b_PkN = pad(b_KN, (0, 0, 0, missing)).reshape(num_panels, _PANEL, -1)
+        panel = len(b_KN) if not self.order and len(b_KN) <= _MAX_IN_A_ROW else _PANEL
+        num_panels, missing = -(-len(b_KN) // panel), -len(b_KN) % panel
+        a_MPk = pad(a_MK, (0, missing)).reshape(len(a_MK), num_panels, panel)
+        b_PkN = pad(b_KN, (0, 0, 0, missing)).reshape(num_panels, panel, -1)
         sum_PMN = a_MK.new_zeros(num_panels, len(a_MK), b_KN.shape[1])
-        for k in range(min(len(b_KN), _PANEL)):
+        for k in range(min(len(b_KN), panel)):
             sum_PMN.addcmul_(a_MPk[:, :, k].t()[:, :, None], b_PkN[:, k, None, :])
         sum_MN: Tensor = sum_PMN[0]
         for panel_MN in sum_PMN[1:]:

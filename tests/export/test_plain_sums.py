@@ -60,14 +60,17 @@ def test_convolutions_are_the_convolutions(layer: nn.Module, order: int) -> None
     assert torch.allclose(got.double(), expected, atol=1e-5)
 
 
-def test_a_product_is_summed_in_order() -> None:
+@pytest.mark.parametrize(("num_summed", "panel"), [(300, 300), (2**14 + 300, 256)])
+def test_a_product_is_summed_in_order(num_summed: int, panel: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    a = torch.rand(2, 300, generator=generator)
-    b = torch.rand(300, 3, generator=generator)
-    panels = torch.zeros(2, 2, 3)
-    for k in range(300):
-        panels[k // 256] += a[:, k, None] * b[None, k]
-    one_by_one = panels[0] + panels[1]
+    a = torch.rand(2, num_summed, generator=generator)
+    b = torch.rand(num_summed, 3, generator=generator)
+    one_by_one = torch.zeros(2, 3)
+    for start in range(0, num_summed, panel):
+        sum_of_panel = torch.zeros(2, 3)
+        for k in range(start, min(start + panel, num_summed)):
+            sum_of_panel += a[:, k, None] * b[None, k]
+        one_by_one += sum_of_panel
     with PlainSums():
         in_order = a @ b
     with PlainSums(1):
