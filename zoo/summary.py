@@ -86,15 +86,25 @@ def _in_evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 def _copy_state(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
-    """Parameters and buffers on a device; a forward pass with them leaves the module's alone."""
-    state: dict[str, Tensor] = {
-        name: nn.Parameter(
-            parameter.detach().to(device), requires_grad=parameter.requires_grad
-        )
-        for name, parameter in module.named_parameters()
-    }
-    for name, buffer in module.named_buffers():
-        state[name] = buffer.detach().clone().to(device)
+    """Parameters and buffers on a device; a forward pass with them leaves the module's alone.
+
+    By one name for each place in a module, whatever the number of paths to it: what
+    ``functional_call`` swaps twice it puts back wrong. Tied weights are one copy.
+    """
+    copies: dict[int, Tensor] = {}
+    state: dict[str, Tensor] = {}
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
+            if id(parameter) not in copies:
+                copies[id(parameter)] = nn.Parameter(
+                    parameter.detach().to(device), requires_grad=parameter.requires_grad
+                )
+            state[prefix + name] = copies[id(parameter)]
+        for name, buffer in part.named_buffers(recurse=False, remove_duplicate=False):
+            if id(buffer) not in copies:
+                copies[id(buffer)] = buffer.detach().clone().to(device)
+            state[prefix + name] = copies[id(buffer)]
     return state
 
 
@@ -114,7 +124,7 @@ def _count_inference(
         hooks.append(part.register_forward_hook(account.leave_module))
     try:
         with torch.no_grad(), account:
-            functional_call(module, state, *arguments)
+            functional_call(module, state, *arguments, tie_weights=False)
     finally:
         for hook in hooks:
             hook.remove()
@@ -133,7 +143,7 @@ def _count_kept_for_backward(
         return tensor
 
     with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
-        functional_call(module, state, *arguments)
+        functional_call(module, state, *arguments, tie_weights=False)
     return sum(storage.nbytes() for storage in kept - weights)
 
 

@@ -234,6 +234,33 @@ def test_module_is_left_as_it_was() -> None:
         assert not part._forward_hooks and not part._forward_pre_hooks
 
 
+class SharedPart(nn.Module):
+    """One layer under two paths, and a weight that two layers share (as timm's CoaT has them)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.again = nn.ModuleList([self.first, nn.BatchNorm1d(4)])
+        self.norm = self.again[1]
+        self.tied = nn.Linear(4, 4)
+        self.tied.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tied(self.norm(self.again[0](self.first(x))))
+
+
+def test_shared_parts_are_left_where_they_were() -> None:
+    network = SharedPart()
+    weight, mean = network.first.weight, network.norm.running_mean
+    summary = summarize_model(network, (4,))
+    assert summary.num_multiply_adds == 3 * 16
+    assert summary.num_parameters == 16 + 4 + 8 + 4
+    assert network.first.weight is weight and network.tied.weight is weight
+    assert network.norm.running_mean is mean
+    tensors = [*network.parameters(), *network.buffers()]
+    assert all(tensor.device.type == "cpu" for tensor in tensors)
+
+
 def test_failure_leaves_no_hooks_either() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3))
     with pytest.raises(ArgumentError):
