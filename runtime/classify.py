@@ -97,7 +97,7 @@ def check_image_input(manifest: Manifest) -> None:
     declared = manifest.inputs[0]
     num_channels = NUM_CHANNELS[spec.color]
     prepared: tuple[int | str, ...] = (num_channels, *spec.crop_size)
-    dtype = declared.dtype  # whichever the network's is: images are converted to it
+    dtype = declared.dtype  # of prepared images the session itself checks it
     if manifest.preprocessing_included:  # pixels as they are, of any size
         prepared, dtype = ("height", "width", num_channels), "uint8"
     fits = len(declared.dims) == 1 + len(prepared) and all(
