@@ -10,7 +10,7 @@ import typer
 from dlzoo.errors import ArgumentError, InstallationError
 
 if TYPE_CHECKING:
-    from dlzoo.runtime.serve.server import Listening
+    from dlzoo.runtime.serve.settings import Listening
 
 
 def serve(
@@ -55,8 +55,18 @@ def serve(
     ] = 1,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads of one run. [one per core]", show_default=False),
+        typer.Option(
+            min=1,
+            help="Threads of one run. [one per core, shared by the workers]",
+            show_default=False,
+        ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes that share the ports, each with all models (Linux)."
+        ),
+    ] = 1,
     timeout: Annotated[
         float, typer.Option(min=0.001, help="Seconds until a request is given up.")
     ] = 30.0,
@@ -118,8 +128,9 @@ def serve(
         from dlzoo.runtime.serve.event_loop import run_until_complete
         from dlzoo.runtime.serve.limits import Limits
         from dlzoo.runtime.serve.served_model import ModelSettings
-        from dlzoo.runtime.serve.server import ServerSettings
         from dlzoo.runtime.serve.server import serve as run_server
+        from dlzoo.runtime.serve.settings import ServerSettings
+        from dlzoo.runtime.serve.workers.supervisor import serve_with_workers
     except ModuleNotFoundError as error:
         raise InstallationError(
             f"dlzoo serve needs the package {(error.name or 'of its extra').split('.')[0]}, "
@@ -168,15 +179,21 @@ def serve(
             num_instances=instances,
         ),
     )
-    run_until_complete(
-        run_server(
+    on_ready = _print_as_json if json else _print_ready
+    if workers == 1:
+        work = run_server(
+            sources, model_settings, settings, keep_versions=keep_versions, on_ready=on_ready
+        )
+    else:
+        work = serve_with_workers(
             sources,
             model_settings,
             settings,
+            num_workers=workers,
             keep_versions=keep_versions,
-            on_ready=_print_as_json if json else _print_ready,
+            on_ready=on_ready,
         )
-    )
+    run_until_complete(work)
 
 
 def _api_key(path: Path | None) -> str | None:

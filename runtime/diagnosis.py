@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from dlzoo.errors import InstallationError, NativeLibraryError
 from dlzoo.export.bundle import BUILD_COMMAND
+from dlzoo.runtime.cores import num_cores
 from dlzoo.runtime.installation import (
     check_installation,
     load_onnxruntime,
@@ -96,10 +97,7 @@ def _processor() -> Finding:
         text = ""
     words = set(text.split())
     flags = [flag for flag in _CPU_FLAGS if flag in words]
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
-    detail = f"{cores} cores{' with ' + ', '.join(flags) if flags else ''}"
+    detail = f"{num_cores()} cores{' with ' + ', '.join(flags) if flags else ''}"
     return Finding(subject="CPU", status="ok", detail=detail)
 
 

@@ -29,14 +29,15 @@ from machine import describe_machine
 from processes import has_torch, resident_bytes, tree
 from python_servers import KServeSdk, MlServer
 from ray_server import RayServe
-from servers import HOST, MAX_BATCH, DlzooServer, Running, Server
+from servers import HOST, MAX_BATCH, DlzooServer, DlzooWorkers, Running, Server
 from table import markdown
 from triton_server import TritonServer
 from wire import PROTOCOLS
 
 HERE = Path(__file__).resolve().parent
 SERVERS: dict[str, type[Server]] = {
-    kind.name: kind for kind in (DlzooServer, TritonServer, MlServer, KServeSdk, RayServe)
+    kind.name: kind
+    for kind in (DlzooServer, DlzooWorkers, TritonServer, MlServer, KServeSdk, RayServe)
 }
 IN_PROCESS = "in-process"
 #: JSON for small tensors alone: a 224 x 224 image is 3 MB of text.

@@ -142,6 +142,16 @@ class DlzooServer(Server):
         return Start([*command, "--max-batch", str(MAX_BATCH), "--drain-delay", "0"])
 
 
+class DlzooWorkers(DlzooServer):
+    """``dlzoo serve`` with a process for each core."""
+
+    name = "dlzoo-workers"
+
+    def start_of(self, model: Model, folder: Path, ports: Ports) -> Start:
+        start = super().start_of(model, folder, ports)
+        return Start([*start.command, "--workers", str(os.cpu_count())])
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now, each another one."""
     with ExitStack() as stack:

@@ -92,7 +92,7 @@ def dashboard(name: str) -> dict[str, Any]:
                 )
             ],
         ),
-        ("Memory", "bytes", [("process_resident_memory_bytes", "{{instance}}")]),
+        ("Memory", "bytes", [("process_resident_memory_bytes", "{{instance}} {{worker}}")]),
     ]
     source = {"type": "prometheus", "uid": "${datasource}"}
     return {

@@ -6,7 +6,6 @@ classes that clients use.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +16,7 @@ from google.protobuf.json_format import ParseDict
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
 
+from dlzoo.runtime.serve.control import statistics_json
 from dlzoo.runtime.serve.gate import check_key
 from dlzoo.runtime.serve.grpc_messages import DAMAGED, ReceivedRequest
 from dlzoo.runtime.serve.grpc_tensors import infer_request, infer_response
@@ -116,17 +116,15 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
         return pb.ModelConfigResponse(config=model_config(model))
 
     async def _model_statistics(self, request: Any, context: Any) -> Any:
-        models = self._served.repository.models()
         if request.name:
             self._served.repository.get(request.name, request.version)
-            models = [m for m in models if m.name == request.name]
-            models = [m for m in models if request.version in ("", m.version)]
-        stats = [m.statistics.to_json(m.name, m.version) for m in models]
+        counts = await self._served.control.counts()
+        stats = statistics_json(counts, request.name, request.version)
         return ParseDict({"model_stats": stats}, pb.ModelStatisticsResponse())
 
     async def _repository_index(self, request: Any, context: Any) -> Any:
         response = pb.RepositoryIndexResponse()
-        for e in await asyncio.to_thread(self._served.repository.index):
+        for e in await self._served.control.index():
             if e.state == "READY" or not request.ready:
                 response.models.add(
                     name=e.name, version=e.version, state=e.state, reason=e.reason
@@ -140,12 +138,12 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
                 "load takes no parameters here: a model is what its bundle says",
                 Reason.UNSUPPORTED,
             )
-        await self._served.repository.load(request.model_name)
+        await self._served.control.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
     async def _repository_model_unload(self, request: Any, context: Any) -> Any:
         self._served.check_may_change_models()
-        await self._served.repository.unload(request.model_name)
+        await self._served.control.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     async def _model_infer(self, request: Any, context: Any) -> Any:

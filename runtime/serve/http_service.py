@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,11 +16,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dlzoo.runtime.serve.classify import Classifier
+from dlzoo.runtime.serve.control import statistics_json
 from dlzoo.runtime.serve.gate import App, Gate
 from dlzoo.runtime.serve.http_body import declared_length, read_body
 from dlzoo.runtime.serve.http_infer import parse_json
 from dlzoo.runtime.serve.infer_endpoint import InferEndpoint, InferPaths
-from dlzoo.runtime.serve.metrics import metrics_registry
+from dlzoo.runtime.serve.metrics import metrics_text
 from dlzoo.runtime.serve.model_config import model_config_json
 from dlzoo.runtime.serve.openapi import MAX_CLASSES, openapi_document
 from dlzoo.runtime.serve.pages import model_card, page_routes
@@ -58,7 +59,6 @@ class HttpService:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._classifier = Classifier(served)
-        self._metrics = metrics_registry(served)
 
     def app(self) -> App:
         """The ASGI application."""
@@ -135,13 +135,14 @@ class HttpService:
 
     async def statistics(self, request: Request) -> Response:
         """Triton's statistics, of one version, of a model, or of all."""
-        models = self._served.repository.models()
         if "model" in request.path_params:
-            model = self._model(request)
-            wanted = request.path_params.get("version")
-            models = [m for m in models if m.name == model.name]
-            models = [m for m in models if wanted in (None, m.version)]
-        stats = [m.statistics.to_json(m.name, m.version) for m in models]
+            self._model(request)
+        names = request.path_params
+        stats = statistics_json(
+            await self._served.control.counts(),
+            names.get("model", ""),
+            names.get("version", ""),
+        )
         return json_response({"model_stats": stats})
 
     async def index(self, request: Request) -> Response:
@@ -149,7 +150,7 @@ class HttpService:
         document = await self._document(request)
         entries = [
             {"name": e.name, "version": e.version, "state": e.state, "reason": e.reason}
-            for e in await asyncio.to_thread(self._served.repository.index)
+            for e in await self._served.control.index()
             if e.state == "READY" or document.get("ready") is not True
         ]
         return json_response(entries)
@@ -164,14 +165,14 @@ class HttpService:
                 "load takes no parameters here: a model is what its bundle says",
                 Reason.UNSUPPORTED,
             )
-        await self._served.repository.load(request.path_params["model"])
+        await self._served.control.load(request.path_params["model"])
         return Response()
 
     async def unload(self, request: Request) -> Response:
         """Take no more requests for a model."""
         self._served.check_may_change_models()
         await self._document(request)
-        await self._served.repository.unload(request.path_params["model"])
+        await self._served.control.unload(request.path_params["model"])
         return Response()
 
     async def classify(self, request: Request) -> Response:
@@ -191,7 +192,7 @@ class HttpService:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text."""
-        text = generate_latest(self._metrics)
+        text = metrics_text(await self._served.control.counts())
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def openapi(self, request: Request) -> Response:

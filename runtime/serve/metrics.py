@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -13,77 +14,106 @@ from prometheus_client.core import (
 )
 
 from dlzoo import __version__
-from dlzoo.runtime.serve.served import Served
-from dlzoo.runtime.serve.served_model import ServedModel
+from dlzoo.runtime.serve.control import ProcessCounts
 from dlzoo.runtime.serve.statistics import LATENCY_BUCKETS_S
-
-_LABELS = ("model", "version")
 
 
 class ServingCollector:
-    """Everything that is counted, as metric families."""
+    """Everything that is counted, as metric families.
 
-    def __init__(self, served: Served) -> None:
-        self._served = served
+    Where a server is several processes, each one's numbers have the label ``worker``: one that was
+    replaced begins at 0 again, which Prometheus understands of a series of its own.
+    """
+
+    def __init__(self, counts: Sequence[ProcessCounts]) -> None:
+        self._counts = counts
+        self._worker_label = ("worker",) if any(process.worker for process in counts) else ()
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they are now."""
-        yield GaugeMetricFamily(
-            "dlzoo_ready", "1 while the server takes new work.", float(self._served.is_ready)
+        """The metrics as they were counted."""
+        ready = GaugeMetricFamily(
+            "dlzoo_ready", "1 while the server takes new work.", labels=self._worker_label
         )
-        yield CounterMetricFamily(
+        unauthenticated = CounterMetricFamily(
             "dlzoo_unauthenticated_requests",
             "Requests without the API key.",
-            self._served.num_unauthenticated,
+            labels=self._worker_label,
         )
+        for process in self._counts:
+            worker = self._worker(process)
+            ready.add_metric(worker, float(process.is_ready))
+            unauthenticated.add_metric(worker, process.num_unauthenticated)
+        yield from (ready, unauthenticated)
         info = GaugeMetricFamily("dlzoo_build_info", "The version.", labels=("dlzoo_version",))
         info.add_metric((__version__,), 1)
         yield info
-        yield from self._model_metrics(self._served.repository.models())
+        yield from self._model_metrics()
+        yield from self._process_metrics()
 
-    def _model_metrics(self, models: list[ServedModel]) -> Iterator[Metric]:
+    def _worker(self, process: ProcessCounts) -> tuple[str, ...]:
+        return (process.worker,) if self._worker_label else ()
+
+    def _model_metrics(self) -> Iterator[Metric]:
+        labels = (*self._worker_label, "model", "version")
         requests = CounterMetricFamily(
             "dlzoo_requests",
             "Requests by outcome; rejected and cancelled ones are failures, too.",
-            labels=(*_LABELS, "outcome"),
+            labels=(*labels, "outcome"),
         )
-        samples = CounterMetricFamily("dlzoo_samples", "Samples inferred.", labels=_LABELS)
-        runs = CounterMetricFamily("dlzoo_runs", "Runs, of any batch size.", labels=_LABELS)
+        samples = CounterMetricFamily("dlzoo_samples", "Samples inferred.", labels=labels)
+        runs = CounterMetricFamily("dlzoo_runs", "Runs, of any batch size.", labels=labels)
         queue = CounterMetricFamily(
-            "dlzoo_queue_seconds", "Time that requests waited, summed up.", labels=_LABELS
+            "dlzoo_queue_seconds", "Time that requests waited, summed up.", labels=labels
         )
         compute = CounterMetricFamily(
-            "dlzoo_compute_seconds", "Time that the session ran, summed up.", labels=_LABELS
+            "dlzoo_compute_seconds", "Time that the session ran, summed up.", labels=labels
         )
         waiting = GaugeMetricFamily(
-            "dlzoo_queue_requests", "Requests that wait.", labels=_LABELS
+            "dlzoo_queue_requests", "Requests that wait.", labels=labels
         )
         batches = CounterMetricFamily(
-            "dlzoo_batches", "Runs by batch size.", labels=(*_LABELS, "batch_size")
+            "dlzoo_batches", "Runs by batch size.", labels=(*labels, "batch_size")
         )
         latency = HistogramMetricFamily(
             "dlzoo_request_seconds",
             "From a request's arrival at its model to its answer.",
-            labels=_LABELS,
+            labels=labels,
         )
-        for model in models:
-            names, counts = (model.name, model.version), model.statistics
-            requests.add_metric((*names, "success"), counts.success.count)
-            requests.add_metric((*names, "failure"), counts.fail.count)
-            requests.add_metric((*names, "rejected"), counts.num_rejected)
-            requests.add_metric((*names, "cancelled"), counts.num_cancelled)
-            samples.add_metric(names, counts.num_samples)
-            runs.add_metric(names, counts.num_runs)
-            queue.add_metric(names, counts.queue.ns * 1e-9)
-            run_ns = sum(record.compute_infer.ns for record in counts.by_batch_size.values())
-            compute.add_metric(names, run_ns * 1e-9)
-            waiting.add_metric(names, model.num_waiting)
-            for size, record in counts.by_batch_size.items():
-                batches.add_metric((*names, str(size)), record.compute_infer.count)
-            latency.add_metric(
-                names, _buckets(counts.latency_counts), counts.success.ns * 1e-9
-            )
+        for process in self._counts:
+            for model in process.models:
+                names = (*self._worker(process), model.name, model.version)
+                counts = model.statistics
+                requests.add_metric((*names, "success"), counts.success.count)
+                requests.add_metric((*names, "failure"), counts.fail.count)
+                requests.add_metric((*names, "rejected"), counts.num_rejected)
+                requests.add_metric((*names, "cancelled"), counts.num_cancelled)
+                samples.add_metric(names, counts.num_samples)
+                runs.add_metric(names, counts.num_runs)
+                queue.add_metric(names, counts.queue.ns * 1e-9)
+                run_ns = sum(r.compute_infer.ns for r in counts.by_batch_size.values())
+                compute.add_metric(names, run_ns * 1e-9)
+                waiting.add_metric(names, model.num_waiting)
+                for size, record in counts.by_batch_size.items():
+                    batches.add_metric((*names, str(size)), record.compute_infer.count)
+                latency.add_metric(
+                    names, _buckets(counts.latency_counts), counts.success.ns * 1e-9
+                )
         yield from (requests, samples, runs, queue, compute, waiting, batches, latency)
+
+    def _process_metrics(self) -> Iterator[Metric]:
+        """Each process's memory, processor time and open files."""
+        families: dict[str, Metric] = {}
+        for process in self._counts:
+            labels = dict(zip(self._worker_label, self._worker(process), strict=True))
+            for found in ProcessCollector(
+                pid=partial(int, process.pid), registry=None
+            ).collect():
+                family = families.setdefault(
+                    found.name, Metric(found.name, found.documentation, found.type)
+                )
+                for sample in found.samples:
+                    family.add_sample(sample.name, {**sample.labels, **labels}, sample.value)
+        yield from families.values()
 
 
 def _buckets(counts: list[int]) -> list[tuple[str, float]]:
@@ -96,11 +126,8 @@ def _buckets(counts: list[int]) -> list[tuple[str, float]]:
     return buckets
 
 
-def metrics_registry(served: Served) -> CollectorRegistry:
-    """A registry with the server's metrics and the process's memory, CPU time and files."""
-    from prometheus_client import ProcessCollector
-
+def metrics_text(counts: Sequence[ProcessCounts]) -> bytes:
+    """The text that Prometheus reads."""
     registry = CollectorRegistry()
-    registry.register(ServingCollector(served))
-    ProcessCollector(registry=registry)
-    return registry
+    registry.register(ServingCollector(counts))
+    return generate_latest(registry)

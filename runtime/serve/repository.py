@@ -34,6 +34,15 @@ class IndexEntry:
     reason: str
 
 
+@dataclass(frozen=True, order=True)
+class LoadedVersion:
+    """A version of a model that answers requests, and its content."""
+
+    name: str
+    version: str
+    digest: str
+
+
 class Repository:
     """Models by name and version. All methods but the constructor run on the event loop."""
 
@@ -139,6 +148,30 @@ class Repository:
                 error = await self._refresh(name)
             if error is not None:
                 raise error
+
+    async def load_exactly(self, wanted: Sequence[LoadedVersion]) -> None:
+        """Load what another process of this server has, and nothing else.
+
+        Raises:
+            DlzooError: a version cannot be served, or its bundle is no longer the same.
+        """
+        async with self._lock:
+            folders = self._folders()
+            self._unloaded.update(folders.keys() - {version.name for version in wanted})
+            for one in wanted:
+                folder = folders.get(one.name, {}).get(one.version)
+                if folder is None:
+                    raise BundleError(f"{one.name} version {one.version} has gone.")
+                model = await self._load_version(one.name, one.version, folder, None)
+                self._loaded.setdefault(one.name, {})[one.version] = model
+                if model.digest != one.digest:
+                    raise BundleError(
+                        f"{folder} has changed since its model was loaded. Load it again."
+                    )
+
+    def loaded_versions(self) -> list[LoadedVersion]:
+        """What is loaded, of every model the version first that answers."""
+        return [LoadedVersion(m.name, m.version, m.digest) for m in self.models()]
 
     async def load(self, name: str) -> None:
         """Load a model, or load it again where its bundle has changed.

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from dlzoo import __version__
+from dlzoo.runtime.serve.control import Control, OwnControl
 from dlzoo.runtime.serve.infer_request import (
     InferRequest,
     OutputTensor,
@@ -39,6 +40,7 @@ class Served:
         *,
         api_key: str | None = None,
         fixed_models: bool = False,
+        control: Control | None = None,
     ) -> None:
         self.repository = repository
         self.limits = limits
@@ -47,6 +49,7 @@ class Served:
         self.fixed_models = fixed_models
         self.is_ready = False
         self.num_unauthenticated = 0
+        self.control = control or OwnControl(self)
 
     def metadata(self) -> dict[str, Any]:
         """The protocol's server metadata."""

@@ -16,6 +16,7 @@ import numpy as np
 from dlzoo.errors import ArgumentError, BundleError, DlzooError, ProofError
 from dlzoo.export.bundle import Bundle
 from dlzoo.runtime.classify import check_image_input
+from dlzoo.runtime.cores import num_cores
 from dlzoo.runtime.custom_ops import AUTO, Kernels
 from dlzoo.runtime.serve.batching import Arrays, Batcher, BatchSettings
 from dlzoo.runtime.serve.datatypes import Array
@@ -38,12 +39,13 @@ _WARM_UP_S = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """How models are opened and run."""
+    """How models are opened and run; ``num_processes`` of one server share the cores."""
 
     provider: str = "cpu"
     allow_fallback: bool = False
     native_library: str | Path = AUTO
     num_threads: int | None = None
+    num_processes: int = 1
     refuse_non_finite: bool = False
     batching: BatchSettings = field(default_factory=BatchSettings)
 
@@ -98,7 +100,7 @@ class ServedModel:
                 f"{path}: the verdict is {report.verdict}. {report.explanation} It is not served.",
                 report=report,
             )
-        session = _open(bundle, settings, settings.num_threads)
+        session = _open(bundle, settings, _num_threads(settings))
         model = cls(name, version, bundle, session, settings, digest=digest)
         model._warm_up()
         if model._inline_elements and settings.num_threads is None:
@@ -237,6 +239,14 @@ def _open(bundle: Bundle, settings: ModelSettings, num_threads: int | None) -> S
         native_library=settings.native_library,
         session_config=_SESSION_CONFIG,
     )
+
+
+def _num_threads(settings: ModelSettings) -> int | None:
+    """Threads of one run; None is one per core."""
+    if settings.num_threads is not None or settings.num_processes == 1:
+        return settings.num_threads
+    # Each process with a thread per core would make them wait for each other.
+    return max(1, num_cores() // settings.num_processes)
 
 
 def manifest_digest(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ LATENCY_BUCKETS_S = (
     *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
     *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
+_COMPUTE = ("compute_input", "compute_infer", "compute_output")
 
 
 @dataclass(slots=True)
@@ -25,6 +27,10 @@ class Duration:
         """Count it."""
         self.count += count
         self.ns += ns
+
+    def join(self, other: Duration) -> None:
+        """Add what another process counted."""
+        self.add(other.ns, other.count)
 
     def to_json(self) -> dict[str, int]:
         """As the statistics extension writes it."""
@@ -83,6 +89,25 @@ class Statistics:
             self.latency_counts[bisect_left(LATENCY_BUCKETS_S, ns * 1e-9)] += 1
         else:
             self.fail.add(ns)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Statistics]) -> Statistics:
+        """The counts of several processes in one."""
+        total = cls()
+        for part in parts:
+            total.last_inference_ms = max(total.last_inference_ms, part.last_inference_ms)
+            for name in ("num_samples", "num_runs", "num_rejected", "num_cancelled"):
+                setattr(total, name, getattr(total, name) + getattr(part, name))
+            for name in ("success", "fail", "queue", *_COMPUTE):
+                getattr(total, name).join(getattr(part, name))
+            for size, record in part.by_batch_size.items():
+                mine = total.by_batch_size.setdefault(size, BatchRecord())
+                for name in _COMPUTE:
+                    getattr(mine, name).join(getattr(record, name))
+            total.latency_counts = [
+                a + b for a, b in zip(total.latency_counts, part.latency_counts, strict=True)
+            ]
+        return total
 
     def to_json(self, name: str, version: str) -> dict[str, Any]:
         """One entry of ``model_stats``, as the statistics extension has it."""

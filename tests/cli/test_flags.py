@@ -110,6 +110,7 @@ COMMANDS = {
         "--queue-size",
         "--instances",
         "--threads",
+        "--workers",
         "--timeout",
         "--max-request-mib",
         "--max-json-mib",

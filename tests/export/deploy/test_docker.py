@@ -90,7 +90,9 @@ import asyncio, os, signal, threading
 from pathlib import Path
 import dlzoo.cli.main
 from dlzoo.runtime.serve.served_model import ModelSettings
-from dlzoo.runtime.serve.server import Address, ServerSettings, serve
+from dlzoo.runtime.serve.address import Address
+from dlzoo.runtime.serve.server import serve
+from dlzoo.runtime.serve.settings import ServerSettings
 settings = ServerSettings(http=Address("127.0.0.1", 0), grpc=Address("127.0.0.1", 0), drain_delay_s=0)
 def ready(listening):
     print("ready", listening.models)
@@ -261,10 +263,8 @@ def test_the_probes_are_the_servers_own(deployed) -> None:
 def test_the_dashboard_asks_for_what_the_server_counts(deployed, bundle: Bundle) -> None:
     import asyncio
 
-    from prometheus_client import generate_latest
-
     from dlzoo.runtime.serve.limits import Limits
-    from dlzoo.runtime.serve.metrics import metrics_registry
+    from dlzoo.runtime.serve.metrics import metrics_text
     from dlzoo.runtime.serve.repository import Repository
     from dlzoo.runtime.serve.served import Served
     from dlzoo.runtime.serve.served_model import ModelSettings
@@ -272,7 +272,7 @@ def test_the_dashboard_asks_for_what_the_server_counts(deployed, bundle: Bundle)
     async def names() -> set[str]:
         repository = Repository([bundle.path], ModelSettings())
         await repository.load_all()
-        text = generate_latest(metrics_registry(Served(repository, Limits()))).decode()
+        text = metrics_text(await Served(repository, Limits()).control.counts()).decode()
         await repository.close()
         return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 

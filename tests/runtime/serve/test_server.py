@@ -99,9 +99,11 @@ async def mixed_requests(
     return answered
 
 
-def check_mixed_requests(folder: Path, num_requests: int, num_clients: int) -> None:
+def check_mixed_requests(
+    folder: Path, num_requests: int, num_clients: int, *more: str
+) -> None:
     mean_bundle(folder / "models" / "mean" / "1", **BUSY)
-    arguments = ("--instances", "2", "--threads", "1")
+    arguments = ("--instances", "2", "--threads", "1", *more)
     with serving(folder / "models", *arguments, folder=folder) as server:
         answered = asyncio.run(
             mixed_requests(
@@ -120,8 +122,9 @@ def check_mixed_requests(folder: Path, num_requests: int, num_clients: int) -> N
         assert "Traceback" not in server.log
 
 
-def test_no_answer_is_lost_or_crossed_over_a_reload(tmp_path: Path) -> None:
-    check_mixed_requests(tmp_path, 2000, 32)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_answer_is_lost_or_crossed_over_a_reload(tmp_path: Path, workers: str) -> None:
+    check_mixed_requests(tmp_path, 2000, 32, "--workers", workers)
 
 
 @pytest.mark.slow
@@ -129,10 +132,12 @@ def test_no_answer_is_lost_or_crossed_over_a_reload_of_many(tmp_path: Path) -> N
     check_mixed_requests(tmp_path, 10_000, 64)
 
 
-def test_polling_finds_new_versions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_polling_finds_new_versions(tmp_path: Path, workers: str) -> None:
     models = tmp_path / "models" / "mean"
     mean_bundle(models / "1")
-    with serving(tmp_path / "models", "--poll", "0.1", folder=tmp_path) as server:
+    arguments = ("--poll", "0.1", "--workers", workers)
+    with serving(tmp_path / "models", *arguments, folder=tmp_path) as server:
         mean_bundle(tmp_path / "new", scale=2.0)
         os.rename(tmp_path / "new", models / "2")
         for _ in range(100):
@@ -143,9 +148,13 @@ def test_polling_finds_new_versions(tmp_path: Path) -> None:
         assert versions == ["2"]
 
 
-def test_sigterm_answers_what_has_come_and_says_first_that_it_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_answers_what_has_come_and_says_first_that_it_ends(
+    tmp_path: Path, workers: str
+) -> None:
     bundle = mean_bundle(tmp_path / "slow", name="slow", work=6).path
-    with serving(bundle, "--drain-delay", "1.5", "--threads", "1", folder=tmp_path) as server:
+    arguments = ("--drain-delay", "1.5", "--threads", "1", "--workers", workers)
+    with serving(bundle, *arguments, folder=tmp_path) as server:
         answers: list[int] = []
         body, size = binary_request({"image": ("FP32", np.ones((8, 1, 8, 8), np.float32))})
         headers = {"Inference-Header-Content-Length": str(size)}

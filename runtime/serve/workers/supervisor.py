@@ -1,0 +1,312 @@
+"""Starts workers, passes on what concerns all of them, and replaces one that has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlzoo.errors import ArgumentError, BundleError, DlzooError, ServerError
+from dlzoo.runtime.serve.address import Address
+from dlzoo.runtime.serve.control import ProcessCounts
+from dlzoo.runtime.serve.listeners import check_certificate, http_url
+from dlzoo.runtime.serve.refusal import Reason, RefusalError
+from dlzoo.runtime.serve.repository import LoadedVersion
+from dlzoo.runtime.serve.served_model import ModelSettings
+from dlzoo.runtime.serve.settings import Listening, ServerSettings
+from dlzoo.runtime.serve.sockets import bound_socket
+from dlzoo.runtime.serve.stop_signals import StopSignals
+from dlzoo.runtime.serve.workers.channel import Answer, Channel, ChannelClosedError
+from dlzoo.runtime.serve.workers.worker import Change, WorkerSettings
+
+_logger = logging.getLogger("dlzoo.serve")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+#: A worker that has not ended this long after its drain's time limit is killed.
+_KILL_AFTER_S = 5.0
+
+
+async def serve_with_workers(
+    sources: Sequence[Path],
+    model_settings: ModelSettings,
+    settings: ServerSettings,
+    *,
+    num_workers: int,
+    keep_versions: int = 1,
+    on_ready: Callable[[Listening], None],
+) -> None:
+    """Serve in several processes until SIGTERM or SIGINT; one that ends is replaced.
+
+    Args:
+        sources: bundles and model repositories.
+        model_settings: how models are opened and run in each process.
+        settings: addresses, and limits of each process.
+        num_workers: how many processes.
+        keep_versions: how many versions of a model are served.
+        on_ready: is told when requests are answered.
+
+    Raises:
+        DlzooError: an address is taken, or a model cannot be served.
+    """
+    if sys.platform != "linux":
+        raise ArgumentError(
+            f"--workers is {num_workers}, expected 1 on {sys.platform}: only Linux spreads the "
+            "connections of one port over several processes. Put a proxy before several servers."
+        )
+    stop = StopSignals()
+    check_certificate(settings)
+    with _held_ports(settings) as settings:
+        told = WorkerSettings(
+            name="",
+            sources=[source.resolve() for source in sources],
+            model_settings=dataclasses.replace(model_settings, num_processes=num_workers),
+            settings=settings,
+            keep_versions=keep_versions,
+        )
+        supervisor = Supervisor(told, num_workers)
+        try:
+            if not await stop.is_done_before(supervisor.start()):
+                return
+            versions = [(version.name, version.version) for version in supervisor.loaded]
+            url = http_url(settings, settings.http) if settings.http else None
+            address = str(settings.grpc) if settings.grpc else None
+            on_ready(Listening(http=url, grpc=address, models=versions))
+            await stop.wait()
+            _logger.info("no longer ready; answering what has come")
+            await supervisor.retire()
+            await stop.delay(settings.drain_delay_s)
+            await supervisor.stop(settings.drain_timeout_s + _KILL_AFTER_S)
+        finally:
+            supervisor.kill()
+
+
+@contextlib.contextmanager
+def _held_ports(settings: ServerSettings) -> Iterator[ServerSettings]:
+    """Take the ports and let workers share them: the settings with the ports' numbers.
+
+    A socket that does not listen gets no connections, and keeps the port when no worker is there.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold(option: str, address: Address | None) -> Address | None:
+            if address is None:
+                return None
+            # Alone first: who is willing to share a port may have it together with a stranger.
+            with bound_socket(option, address) as alone:
+                alone.listen()
+                port = alone.getsockname()[1]
+            address = Address(address.host, port)
+            stack.enter_context(bound_socket(option, address, is_shared=True))
+            return address
+
+        yield dataclasses.replace(
+            settings,
+            http=hold("--http", settings.http),
+            grpc=hold("--grpc", settings.grpc),
+            shares_ports=True,
+        )
+
+
+class WorkerProcess:
+    """A worker as its supervisor sees it."""
+
+    def __init__(self, name: str, answer: Answer) -> None:
+        self.name = name
+        self.channel = Channel(answer)
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self, told: WorkerSettings) -> None:
+        """Start the process; nothing is loaded yet."""
+        mine, theirs = socket.socketpair()
+        with theirs:
+            paths = os.pathsep.join(path for path in sys.path if path)
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "dlzoo.runtime.serve.workers"),
+                str(theirs.fileno()),
+                pass_fds=[theirs.fileno()],
+                stdout=asyncio.subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths},
+                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor
+            )
+        await self.channel.open(mine)
+        await self.channel.call("configure", dataclasses.replace(told, name=self.name))
+
+    async def wait(self) -> int:
+        """Wait for its end; its exit status."""
+        assert self.process is not None
+        return await self.process.wait()
+
+    def kill(self) -> None:
+        """End it at once, if it has not ended."""
+        self.channel.close()
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+
+
+class Supervisor:
+    """Keeps workers that all have the same models."""
+
+    def __init__(self, told: WorkerSettings, num_workers: int) -> None:
+        self._told = told
+        self._workers = [WorkerProcess(str(i + 1), self._answer) for i in range(num_workers)]
+        self._chores: list[asyncio.Task[None]] = []
+        #: Held while models change and while a worker joins, so that none misses a change.
+        self._change = asyncio.Lock()
+        self._is_retiring = False
+        self.loaded: list[LoadedVersion] = []
+
+    async def start(self) -> None:
+        """Start every worker and let them listen when all of them are ready.
+
+        Raises:
+            DlzooError: a model cannot be served.
+        """
+        found = await asyncio.gather(
+            *(self._begin(worker, "load_all") for worker in self._workers)
+        )
+        self.loaded = found[0]
+        if any(sorted(versions) != sorted(self.loaded) for versions in found):
+            raise BundleError("A bundle was replaced while it was being loaded. Start again.")
+        await asyncio.gather(*(worker.channel.call("listen") for worker in self._workers))
+        self._chores = [
+            asyncio.create_task(self._keep(index)) for index in range(len(self._workers))
+        ]
+        self._chores.append(asyncio.create_task(self._poll()))
+
+    async def retire(self) -> None:
+        """Let every worker say that it is not ready."""
+        self._is_retiring = True
+        for chore in self._chores:
+            chore.cancel()
+        await self._call_all("retire")
+
+    async def stop(self, timeout_s: float) -> None:
+        """Let every worker answer what has come, and end."""
+        await self._call_all("stop")
+        waits = [asyncio.ensure_future(worker.wait()) for worker in self._workers]
+        await asyncio.wait(waits, timeout=timeout_s)
+
+    def kill(self) -> None:
+        """End at once what is left."""
+        for chore in self._chores:
+            chore.cancel()
+        for worker in self._workers:
+            worker.kill()
+
+    async def _begin(self, worker: WorkerProcess, call: str, *arguments: Any) -> Any:
+        """Start a worker and let it load its models."""
+        try:
+            await worker.start(self._told)
+            return await worker.channel.call(call, *arguments)
+        except ChannelClosedError:
+            raise ServerError(
+                f"Worker {worker.name} of {len(self._workers)} ended with exit status "
+                f"{await worker.wait()} before it was ready. Each worker holds all models: "
+                "start fewer, or give the machine more memory."
+            ) from None
+
+    async def _call_all(self, name: str) -> list[Any]:
+        """Call every worker that lives; those that end meanwhile answer nothing."""
+        answers = await asyncio.gather(
+            *(worker.channel.call(name) for worker in self._workers), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(
+                answer, ChannelClosedError
+            ):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, ChannelClosedError)]
+
+    # What a worker asks for, on behalf of a client
+
+    async def _answer(self, name: str, *arguments: Any) -> Any:
+        if name in ("load", "unload"):
+            async with self._change:
+                return await self._change_all(name, *arguments)
+        if name == "index":
+            return await (await self._first_living()).channel.call("index")
+        assert name == "counts", name
+        counts: list[ProcessCounts] = await self._call_all("counts")
+        return counts
+
+    async def _change_all(self, call: str, *arguments: Any) -> None:
+        """Change the models of every worker, if the first one finds something to change.
+
+        Raises:
+            RefusalError: it refuses.
+        """
+        first = await self._first_living()
+        change: Change = await first.channel.call(call, *arguments)
+        has_changed, self.loaded = change.loaded != self.loaded, change.loaded
+        if has_changed:
+            others = [worker for worker in self._workers if worker is not first]
+            await asyncio.gather(*(self._follow(other, call, *arguments) for other in others))
+        if change.refusal is not None:
+            raise change.refusal
+
+    async def _follow(self, worker: WorkerProcess, call: str, *arguments: Any) -> None:
+        try:
+            change: Change = await worker.channel.call(call, *arguments)
+            if change.loaded != self.loaded:
+                # Who takes its place loads what the others have.
+                _logger.warning("worker %s did not follow and is replaced", worker.name)
+                await worker.channel.call("stop")
+        except ChannelClosedError:
+            _logger.warning("worker %s ended while models changed", worker.name)
+
+    async def _first_living(self) -> WorkerProcess:
+        for worker in self._workers:
+            if not worker.channel.closed.is_set():
+                return worker
+        raise RefusalError("no process of this server is ready", Reason.UNAVAILABLE)
+
+    async def _poll(self) -> None:
+        every_s = self._told.settings.poll_s
+        while every_s:
+            await asyncio.sleep(every_s)
+            try:
+                async with self._change:
+                    await self._change_all("poll")
+            except Exception:  # a folder that cannot be read now may be readable next time
+                _logger.exception("polling failed")
+
+    # Replacing workers
+
+    async def _keep(self, index: int) -> None:
+        """Put another worker in the place of one that has ended, again and again."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            worker = self._workers[index]
+            since_s = asyncio.get_running_loop().time()
+            status = await worker.wait()
+            await worker.channel.closed.wait()
+            _logger.error("worker %s ended with exit status %s", worker.name, status)
+            if asyncio.get_running_loop().time() - since_s > _LONGEST_PAUSE_S:
+                pause_s = _FIRST_PAUSE_S
+            while self._workers[index] is worker:
+                # One that ends as soon as it is there must not keep the machine busy.
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                try:
+                    async with self._change:
+                        await self._replace(index)
+                    _logger.info("worker %s was replaced", worker.name)
+                except (DlzooError, RefusalError, ChannelClosedError, OSError) as error:
+                    _logger.error("worker %s is not replaced: %s", worker.name, error)
+
+    async def _replace(self, index: int) -> None:
+        worker = WorkerProcess(self._workers[index].name, self._answer)
+        try:
+            await self._begin(worker, "load_exactly", self.loaded)
+            await worker.channel.call("listen")
+        except BaseException:
+            worker.kill()
+            raise
+        self._workers[index] = worker

@@ -1,0 +1,169 @@
+"""One of several processes that serve the same models on the same ports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlzoo.runtime.serve.control import ProcessCounts
+from dlzoo.runtime.serve.listeners import Listeners
+from dlzoo.runtime.serve.refusal import RefusalError
+from dlzoo.runtime.serve.repository import IndexEntry, LoadedVersion, Repository
+from dlzoo.runtime.serve.served import Served
+from dlzoo.runtime.serve.served_model import ModelSettings
+from dlzoo.runtime.serve.server import taking_requests
+from dlzoo.runtime.serve.settings import ServerSettings
+from dlzoo.runtime.serve.workers.channel import Channel
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What a worker is told when it starts; the ports in ``settings`` are numbers, not 0."""
+
+    name: str
+    sources: Sequence[Path]
+    model_settings: ModelSettings
+    settings: ServerSettings
+    keep_versions: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a worker serves after a call that changes it, and what was refused.
+
+    Both may be: a load that refuses the newest version may have found a newer one than before.
+    """
+
+    loaded: list[LoadedVersion]
+    refusal: RefusalError | None
+
+
+class SupervisorControl:
+    """The control of a server that is several processes: the supervisor's."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def load(self, name: str) -> None:
+        """Load a model in every worker."""
+        await self._channel.call("load", name)
+
+    async def unload(self, name: str) -> None:
+        """Unload a model in every worker."""
+        await self._channel.call("unload", name)
+
+    async def index(self) -> list[IndexEntry]:
+        """Every version that lies in the folders or is loaded, and why it is not."""
+        entries: list[IndexEntry] = await self._channel.call("index")
+        return entries
+
+    async def counts(self) -> list[ProcessCounts]:
+        """What each worker counted."""
+        counts: list[ProcessCounts] = await self._channel.call("counts")
+        return counts
+
+
+class Worker:
+    """Answers requests as a server does, and the supervisor's calls.
+
+    The calls come in this order: ``configure``; ``load_all`` or ``load_exactly``; ``listen``; any of
+    ``load``, ``unload``, ``poll``, ``index``, ``counts``; ``retire``; ``stop``.
+    """
+
+    def __init__(self) -> None:
+        self._channel = Channel(self._answer)
+        self._told: WorkerSettings | None = None
+        self._served: Served | None = None
+        self._running = contextlib.AsyncExitStack()
+        self._stopped = asyncio.Event()
+
+    async def run(self, end: socket.socket) -> None:
+        """Serve until the supervisor says stop, or has ended."""
+        await self._channel.open(end)
+        waits = [
+            asyncio.ensure_future(self._stopped.wait()),
+            asyncio.ensure_future(self._channel.closed.wait()),
+        ]
+        await asyncio.wait(waits, return_when="FIRST_COMPLETED")
+        # Without a supervisor, too, what has come is answered.
+        await self._running.aclose()
+        self._channel.close()
+
+    async def _answer(self, name: str, *arguments: Any) -> Any:
+        return await getattr(self, f"_{name}")(*arguments)
+
+    async def _configure(self, told: WorkerSettings) -> None:
+        logging.basicConfig(
+            format=f"%(asctime)s %(levelname)s worker {told.name}: %(message)s",
+            level=logging.INFO,
+        )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        self._told = told
+        repository = Repository(
+            told.sources, told.model_settings, keep_versions=told.keep_versions
+        )
+        self._served = Served(
+            repository,
+            told.settings.limits,
+            api_key=told.settings.api_key,
+            fixed_models=told.settings.fixed_models,
+            control=SupervisorControl(self._channel),
+        )
+
+    @property
+    def _repository(self) -> Repository:
+        assert self._served is not None
+        return self._served.repository
+
+    async def _load_all(self) -> list[LoadedVersion]:
+        await self._repository.load_all()
+        return self._repository.loaded_versions()
+
+    async def _load_exactly(self, wanted: Sequence[LoadedVersion]) -> list[LoadedVersion]:
+        await self._repository.load_exactly(wanted)
+        return self._repository.loaded_versions()
+
+    async def _listen(self) -> None:
+        assert self._told is not None and self._served is not None
+        # Not before: the kernel gives connections to whoever listens.
+        listeners = self._running.enter_context(
+            contextlib.closing(Listeners(self._told.settings))
+        )
+        await self._running.enter_async_context(taking_requests(self._served, listeners))
+
+    async def _load(self, name: str) -> Change:
+        return await self._changed(self._repository.load(name))
+
+    async def _unload(self, name: str) -> Change:
+        return await self._changed(self._repository.unload(name))
+
+    async def _poll(self) -> Change:
+        return await self._changed(self._repository.poll())
+
+    async def _changed(self, work: Awaitable[None]) -> Change:
+        refusal = None
+        try:
+            await work
+        except RefusalError as error:
+            refusal = error
+        return Change(self._repository.loaded_versions(), refusal)
+
+    async def _index(self) -> list[IndexEntry]:
+        return await asyncio.to_thread(self._repository.index)
+
+    async def _counts(self) -> ProcessCounts:
+        assert self._served is not None and self._told is not None
+        return ProcessCounts.of(self._served, self._told.name)
+
+    async def _retire(self) -> None:
+        assert self._served is not None
+        self._served.is_ready = False
+
+    async def _stop(self) -> None:
+        self._stopped.set()
