@@ -1,6 +1,7 @@
 """What serving costs over the bare session, side by side with other servers, in one run.
 
     python benchmarks/serving --environments DIR --bundles DIR --results FILE.jsonl
+    python benchmarks/serving --rounds 7 --concurrency 16 --results FILE.jsonl
     python benchmarks/serving --table FILE.jsonl > benchmarks/results/serving.md
 
 Every row is one server, model, protocol and concurrency (closed loop): throughput, p50 and p99 of the
@@ -10,44 +11,22 @@ without a server (in_process.py), measured before and after the servers; the bet
 Then, for each server and model: seconds until /v2/health/ready answers 200; memory over the bare
 session's process; whether PyTorch is mapped; and p99 / p50 at half of the measured peak, open loop.
 Every server has the same number of threads in the session and may put 8 samples together.
+
+With ``--rounds`` all servers are up at once and take turns, for a machine whose speed changes from
+minute to minute: the figures are medians, of ratios within a round (alternating.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-from bundles import Model, prepare_model
-from environments import NotRunError
-from machine import describe_machine
-from processes import has_torch, resident_bytes, tree
-from python_servers import KServeSdk, MlServer
-from ray_server import RayServe
-from servers import HOST, MAX_BATCH, DlzooServer, DlzooWorkers, Running, Server
+from alternating import AlternatingRun
+from run import IN_PROCESS, SERVERS, Run
 from table import markdown
-from triton_server import TritonServer
 from wire import PROTOCOLS
-
-HERE = Path(__file__).resolve().parent
-SERVERS: dict[str, type[Server]] = {
-    kind.name: kind
-    for kind in (DlzooServer, DlzooWorkers, TritonServer, MlServer, KServeSdk, RayServe)
-}
-IN_PROCESS = "in-process"
-#: JSON for small tensors alone: a 224 x 224 image is 3 MB of text.
-JSON_MODELS = ("lenet5", "lenet5_relu")
-MIN_REQUESTS = 200
-#: Starts beyond the first one, where a start is short: the median counts.
-MORE_STARTS = 2
-#: From the end of the load to the second look at a server's memory.
-SETTLE_S = 5.0
-SHORT_START_S = 6.0
 
 
 def main() -> None:
@@ -63,6 +42,7 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, default=Path("build/servers"))
     parser.add_argument("--bundles", type=Path, default=Path("build/bundles"))
     parser.add_argument("--results", type=Path, help="rows are appended as JSON lines")
+    parser.add_argument("--rounds", type=int, default=0, help="servers take turns so often")
     parser.add_argument(
         "--table", type=Path, help="print Markdown from such a file; run nothing"
     )
@@ -73,172 +53,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         results = arguments.results or Path(folder) / "results.jsonl"
-        Run(arguments, Path(folder), results).all()
+        kind = AlternatingRun if arguments.rounds else Run
+        kind(arguments, Path(folder), results).all()
         print(markdown([json.loads(line) for line in results.read_text().splitlines()]))
-
-
-class Run:
-    """All rows of one call of the script."""
-
-    def __init__(self, arguments: argparse.Namespace, folder: Path, results: Path) -> None:
-        self._arguments = arguments
-        self._folder = folder
-        self._results = results
-        self._concurrency = [int(c) for c in arguments.concurrency.split(",")]
-        self._protocols = arguments.protocols.split(",")
-        self._names = arguments.servers.split(",")
-        unknown = set(self._names) - {IN_PROCESS, *SERVERS}
-        if unknown:
-            raise SystemExit(f"unknown servers: {', '.join(sorted(unknown))}")
-
-    def all(self) -> None:
-        """Prepare, then measure model by model."""
-        self._write(kind="machine", **describe_machine(), seconds=self._arguments.seconds)
-        servers = self._prepared()
-        for name in self._arguments.models.split(","):
-            model = prepare_model(name, self._arguments.bundles.resolve(), self._folder)
-            self._in_process(model)
-            for server in servers:
-                self._serve(server, model)
-            # A machine that became slower or faster meanwhile shows itself here.
-            self._in_process(model)
-
-    def _prepared(self) -> list[Server]:
-        environments = self._arguments.environments.resolve()
-        environments.mkdir(parents=True, exist_ok=True)
-        servers = []
-        for name in self._names:
-            if name == IN_PROCESS:
-                continue
-            server = SERVERS[name](environments)
-            try:
-                version = server.prepare()
-            except (NotRunError, OSError, subprocess.SubprocessError) as error:
-                self._write(kind="not_run", server=name, what="all", reason=str(error))
-                continue
-            self._write(kind="version", server=name, version=version)
-            servers.append(server)
-        return servers
-
-    def _in_process(self, model: Model) -> None:
-        if IN_PROCESS not in self._names:
-            return
-        command = [sys.executable, str(HERE / "in_process.py"), str(model.file)]
-        command += [str(model.arrays), "--threads", str(model.num_threads)]
-        command += ["--max-batch", str(MAX_BATCH)]
-        command += ["--concurrency", self._arguments.concurrency]
-        command += ["--seconds", str(self._arguments.seconds / 4)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-        measured = json.loads(done.stdout)
-        for concurrency, row in measured["rows"].items():
-            self._write(
-                kind="in_process", model=model.name, concurrency=int(concurrency), **row
-            )
-        memory = measured["memory_bytes"]
-        self._write(kind="session", model=model.name, memory_bytes=memory)
-
-    def _serve(self, server: Server, model: Model) -> None:
-        folder = self._folder / server.name / model.name
-        try:
-            starts = []
-            with server.running(model, folder) as running:
-                starts.append(running.ready_s)
-                self._measure(server, model, running)
-            while starts[0] < SHORT_START_S and len(starts) <= MORE_STARTS:
-                with server.running(model, folder) as running:
-                    starts.append(running.ready_s)
-            self._write(kind="starts", server=server.name, model=model.name, ready_s=starts)
-        except (NotRunError, OSError, subprocess.SubprocessError) as error:
-            self._write(kind="not_run", server=server.name, what=model.name, reason=str(error))
-
-    def _measure(self, server: Server, model: Model, running: Running) -> None:
-        peak, peak_protocol = 0.0, ""
-        for protocol in self._protocols:
-            if protocol == "json" and model.name not in JSON_MODELS:
-                continue
-            if protocol in server.lacks:
-                self._write(
-                    kind="not_run",
-                    server=server.name,
-                    what=f"{model.name} {protocol}",
-                    reason=server.lacks[protocol],
-                )
-                continue
-            for concurrency in self._concurrency:
-                row = self._row(
-                    "row", server, model, running, protocol, concurrency=concurrency
-                )
-                if row and protocol != "json" and row["per_second"] > peak:
-                    peak, peak_protocol = row["per_second"], protocol
-        # What buffers and arenas take is in it; then, what stays.
-        pids = tree(running.pid)
-        loaded = resident_bytes(pids)
-        time.sleep(SETTLE_S)
-        self._write(
-            kind="process",
-            server=server.name,
-            model=model.name,
-            loaded_bytes=loaded,
-            memory_bytes=resident_bytes(pids),
-            processes=len(pids),
-            has_torch=has_torch(pids),
-        )
-        if peak and model.name in self._arguments.half_load.split(","):
-            for is_poisson in (False, True):
-                self._row(
-                    "half_load",
-                    server,
-                    model,
-                    running,
-                    peak_protocol,
-                    rate=peak / 2,
-                    is_poisson=is_poisson,
-                )
-
-    def _row(
-        self,
-        kind: str,
-        server: Server,
-        model: Model,
-        running: Running,
-        protocol: str,
-        **load: Any,
-    ) -> dict[str, Any] | None:
-        """One run of the load generator; a failure is a row of its own."""
-        job = {
-            "protocol": protocol,
-            "host": HOST,
-            "port": running.ports.grpc if protocol == "grpc" else running.ports.http,
-            "server_pid": running.pid,
-            "model": model.name,
-            "input_name": model.input_name,
-            "output_name": model.output_name,
-            "arrays": str(model.arrays),
-            "seconds": self._arguments.seconds * (2 if kind == "half_load" else 1),
-            "min_requests": MIN_REQUESTS,
-            **load,
-        }
-        names = {"server": server.name, "model": model.name, "protocol": protocol}
-        done = subprocess.run(
-            [sys.executable, str(HERE / "load.py")],
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:500]
-            self._write(kind="error", of=kind, **names, **load, reason=reason)
-            return None
-        row: dict[str, Any] = json.loads(done.stdout)
-        self._write(kind=kind, **names, **load, **row)
-        return row
-
-    def _write(self, **row: Any) -> None:
-        line = json.dumps(row)
-        with self._results.open("a") as file:
-            file.write(line + "\n")
-        print(line[:300], file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 _OURS = "dlzoo"
@@ -37,3 +38,47 @@ def _cell(ours: dict[str, Any], theirs: dict[str, Any] | None) -> str:
         return "not run"
     throughput = ours["per_second"] / theirs["per_second"]
     return f"{throughput:.2f} / {theirs['cpu_ms'] / max(ours['cpu_ms'], 1e-9):.2f}"
+
+
+def alternating_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Medians over the rounds; ratios are medians of those within a round, and their range."""
+    turns: dict[tuple[str, str, int], dict[str, dict[int, dict[str, Any]]]] = {}
+    for row in rows:
+        if row["kind"] == "turn":
+            key = row["model"], row["protocol"], row["concurrency"]
+            turns.setdefault(key, {}).setdefault(row["server"], {})[row["round"]] = row
+    if not turns:
+        return []
+    lines = [
+        "## In turns",
+        "",
+        "Medians of the rounds. dlzoo over another: throughput, within a round, median (least to most).",
+        "",
+        "| model | protocol | concurrency | server | requests/s | CPU ms | dlzoo over it | dlzoo-workers over it |",
+        "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for (model, protocol, concurrency), servers in sorted(turns.items()):
+        for server, rounds in servers.items():
+            rate, cpu_ms = (
+                statistics.median(row[name] for row in rounds.values())
+                for name in ("per_second", "cpu_ms")
+            )
+            cells = " | ".join(
+                _ratio(servers.get(ours, {}), rounds) if ours != server else ""
+                for ours in ("dlzoo", "dlzoo-workers")
+            )
+            lines.append(
+                f"| {model} | {protocol} | {concurrency} | {server} | {rate:,.4g} | {cpu_ms:.3g} "
+                f"| {cells} |"
+            )
+    return [*lines, ""]
+
+
+def _ratio(ours: dict[int, dict[str, Any]], theirs: dict[int, dict[str, Any]]) -> str:
+    ratios = [
+        ours[number]["per_second"] / theirs[number]["per_second"]
+        for number in ours.keys() & theirs.keys()
+    ]
+    if not ratios:
+        return ""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from comparison import comparison
+from comparison import alternating_table, comparison
 
 Row = dict[str, Any]
 _MIB = 2**20
@@ -27,6 +27,7 @@ def markdown(rows: list[Row]) -> str:
     for model in _distinct(row["model"] for row in _of(rows, "in_process", "row")):
         lines += _model_table(model, rows, bare)
     lines += comparison(rows)
+    lines += alternating_table(rows)
     lines += _process_table(rows)
     lines += _half_load_table(rows)
     missing = _of(rows, "not_run", "error")
