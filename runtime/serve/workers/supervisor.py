@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,8 +21,9 @@ from dlzoo.runtime.serve.served_model import ModelSettings
 from dlzoo.runtime.serve.settings import Listening, ServerSettings
 from dlzoo.runtime.serve.sockets import bound_socket
 from dlzoo.runtime.serve.stop_signals import StopSignals
-from dlzoo.runtime.serve.workers.channel import Answer, Channel, ChannelClosedError
+from dlzoo.runtime.serve.workers.channel import ChannelClosedError
 from dlzoo.runtime.serve.workers.worker import Change, WorkerSettings
+from dlzoo.runtime.serve.workers.worker_process import WorkerProcess
 
 _logger = logging.getLogger("dlzoo.serve")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
@@ -113,43 +112,6 @@ def _held_ports(settings: ServerSettings) -> Iterator[ServerSettings]:
         )
 
 
-class WorkerProcess:
-    """A worker as its supervisor sees it."""
-
-    def __init__(self, name: str, answer: Answer) -> None:
-        self.name = name
-        self.channel = Channel(answer)
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self, told: WorkerSettings) -> None:
-        """Start the process; nothing is loaded yet."""
-        mine, theirs = socket.socketpair()
-        with theirs:
-            paths = os.pathsep.join(path for path in sys.path if path)
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "dlzoo.runtime.serve.workers"),
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdout=asyncio.subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": paths},
-                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor
-            )
-        await self.channel.open(mine)
-        await self.channel.call("configure", dataclasses.replace(told, name=self.name))
-
-    async def wait(self) -> int:
-        """Wait for its end; its exit status."""
-        assert self.process is not None
-        return await self.process.wait()
-
-    def kill(self) -> None:
-        """End it at once, if it has not ended."""
-        self.channel.close()
-        if self.process is not None and self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-
-
 class Supervisor:
     """Keeps workers that all have the same models."""
 
@@ -174,7 +136,7 @@ class Supervisor:
         self.loaded = found[0]
         if any(sorted(versions) != sorted(self.loaded) for versions in found):
             raise BundleError("A bundle was replaced while it was being loaded. Start again.")
-        await asyncio.gather(*(worker.channel.call("listen") for worker in self._workers))
+        await asyncio.gather(*(self._ask(worker, "listen") for worker in self._workers))
         self._chores = [
             asyncio.create_task(self._keep(index)) for index in range(len(self._workers))
         ]
@@ -204,13 +166,22 @@ class Supervisor:
         """Start a worker and let it load its models."""
         try:
             await worker.start(self._told)
+        except ChannelClosedError:
+            raise await self._ended(worker) from None
+        return await self._ask(worker, call, *arguments)
+
+    async def _ask(self, worker: WorkerProcess, call: str, *arguments: Any) -> Any:
+        try:
             return await worker.channel.call(call, *arguments)
         except ChannelClosedError:
-            raise ServerError(
-                f"Worker {worker.name} of {len(self._workers)} ended with exit status "
-                f"{await worker.wait()} before it was ready. Each worker holds all models: "
-                "start fewer, or give the machine more memory."
-            ) from None
+            raise await self._ended(worker) from None
+
+    async def _ended(self, worker: WorkerProcess) -> ServerError:
+        return ServerError(
+            f"Worker {worker.name} of {len(self._workers)} ended with exit status "
+            f"{await worker.wait()} before it was ready. Each worker holds all models: "
+            "start fewer, or give the machine more memory."
+        )
 
     async def _call_all(self, name: str) -> list[Any]:
         """Call every worker that lives; those that end meanwhile answer nothing."""
@@ -298,14 +269,14 @@ class Supervisor:
                     async with self._change:
                         await self._replace(index)
                     _logger.info("worker %s was replaced", worker.name)
-                except (DlzooError, RefusalError, ChannelClosedError, OSError) as error:
+                except (DlzooError, RefusalError, OSError) as error:
                     _logger.error("worker %s is not replaced: %s", worker.name, error)
 
     async def _replace(self, index: int) -> None:
         worker = WorkerProcess(self._workers[index].name, self._answer)
         try:
             await self._begin(worker, "load_exactly", self.loaded)
-            await worker.channel.call("listen")
+            await self._ask(worker, "listen")
         except BaseException:
             worker.kill()
             raise

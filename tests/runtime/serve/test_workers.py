@@ -1,6 +1,7 @@
 """Several processes behind one port: one that ends is replaced, and all have the same models."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -212,7 +213,10 @@ def run_serve(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def errors_in(stderr: str) -> list[str]:
-    return [line for line in stderr.splitlines() if " worker " not in line]
+    """All lines but those of the workers' log."""
+    return [
+        line for line in stderr.splitlines() if not re.match(r"\d{4}-.* worker \d: ", line)
+    ]
 
 
 def test_what_cannot_be_served_is_one_line(tmp_path: Path) -> None:
@@ -240,6 +244,24 @@ def test_a_taken_port_is_one_line_and_nothing_is_loaded(tmp_path: Path) -> None:
                 assert done.returncode == 2, done.stderr
                 (line,) = done.stderr.strip().splitlines()
                 assert f"cannot listen on {place} ({option})" in line
+
+
+def test_a_worker_that_ends_while_it_loads_is_one_line(tmp_path: Path) -> None:
+    bundle = mean_bundle(tmp_path / "mean").path
+    command = [sys.executable, "-m", "dlzoo", "serve", str(bundle), *WORKERS]
+    command += ["--http", "127.0.0.1:0", "--grpc", "off"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: len(children.read_text().split()) == 2)
+    pids = [int(pid) for pid in children.read_text().split()]
+    os.kill(pids[0], signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2 and stdout == ""
+    (line,) = errors_in(stderr)
+    assert "Worker 1 of 2 ended with exit status -9 before it was ready" in line
+    wait_until(lambda: all(map(has_ended, pids)))
 
 
 def test_ctrl_c_while_loading_leaves_no_process(tmp_path: Path) -> None:
