@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from dlzoo.errors import ExportError, describe_exception
+from dlzoo.errors import DynamicAxisError, ExportError, describe_exception
 from dlzoo.export.module_call import bind_inputs
 
 _TARGET = re.compile(r"Error when translating node .*call_function\[target=([\w.:<> ]+)\]")
@@ -23,6 +23,14 @@ def explain_failure(
     causes = list(_causes(error))
     operator = _untranslated_operator(causes)
     if operator is not None:
+        open_argument = _open_size_in_arguments(causes)
+        if open_argument is not None:
+            argument, axis, input_name = open_argument
+            return DynamicAxisError(
+                f"{name} cannot be exported with an open axis {axis} of input {input_name!r}: "
+                f"argument {argument!r} of {operator} changes with it, and ONNX has a constant there. "
+                f"Fix that axis, for example {'--batch 1' if axis == 0 else '--image-size H,W'}."
+            )
         return ExportError(
             f"{name} cannot be exported: the operator {operator} has no ONNX translation. Give it "
             "one with dlzoo.register_lowering, or replace that operation by ones that ONNX has."
@@ -58,14 +66,46 @@ def _untranslated_operator(causes: list[BaseException]) -> str | None:
     if match is None:
         return None
     operator = match[1].removeprefix("torch.ops.")
+    node = _node_of(causes)
+    if node is None:
+        return operator
+    path, _ = list(node.meta["nn_module_stack"].values())[-1]
+    return f"{operator} in module {path!r}" if path else f"{operator} in forward"
+
+
+def _node_of(causes: list[BaseException]) -> torch.fx.Node | None:
+    """The node that a translation stopped at, if it belongs to a module."""
     # Only the translator's own frames know the node; its messages do not say where it is.
     for cause in causes:
         for frame, _ in traceback.walk_tb(cause.__traceback__):
             node = frame.f_locals.get("node")
             if isinstance(node, torch.fx.Node) and node.meta.get("nn_module_stack"):
-                path, _ = list(node.meta["nn_module_stack"].values())[-1]
-                return f"{operator} in module {path!r}" if path else f"{operator} in forward"
-    return operator
+                return node
+    return None
+
+
+def _open_size_in_arguments(causes: list[BaseException]) -> tuple[str, int, str] | None:
+    """The argument that became an attribute and changes with an open axis: its name, axis and input."""
+    node = _node_of(causes)
+    is_attribute = any(
+        isinstance(cause, TypeError) and "SymbolicTensor" in str(cause) for cause in causes
+    )
+    if not is_attribute or node is None or not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+        size = value.meta.get("val") if isinstance(value, torch.fx.Node) else None
+        if not isinstance(size, torch.SymInt):
+            continue
+        symbols = size.node.expr.free_symbols
+        for placeholder in node.graph.find_nodes(op="placeholder"):
+            tensor = placeholder.meta.get("val")
+            for axis, length in enumerate(getattr(tensor, "shape", ())):
+                if (
+                    isinstance(length, torch.SymInt)
+                    and symbols & length.node.expr.free_symbols
+                ):
+                    return str(argument.name), axis, str(placeholder.name)
+    return None
 
 
 def _failure_without_tracing(

@@ -54,6 +54,32 @@ def test_operator_without_translation_is_named_with_its_module(export: Export) -
     )
 
 
+class OwnKernelForEachSample(nn.Module):
+    """Conditional convolution: as many groups as samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = nn.Linear(3, 6 * 3 * 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        kernels = self.kernels(x.mean((2, 3))).view(batch * 6, 3, 3, 3)
+        x = x.reshape(1, batch * channels, height, width)
+        x = nn.functional.conv2d(x, kernels, groups=batch)
+        return x.view(batch, 6, height - 2, width - 2)
+
+
+def test_a_constant_that_would_change_with_the_batch_is_named(export: Export) -> None:
+    network = nn.Sequential(nn.ReLU(), OwnKernelForEachSample())
+    with pytest.raises(DynamicAxisError) as e:
+        export(network, 2, 3, 8, 8)
+    assert one_line(e) == (
+        "Sequential cannot be exported with an open axis 0 of input 'input': argument 'groups' of "
+        "aten.conv2d.default in module '1' changes with it, and ONNX has a constant there. Fix that "
+        "axis, for example --batch 1."
+    )
+
+
 class Baked(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(int(x.shape[0]), -1) * 2
