@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import dlzoo
 from dlzoo.errors import ArgumentError, ExportError, OpsetError
+from dlzoo.export.attention_rank import AttentionInFourDimensions
 from dlzoo.export.bundle import TensorSpec
 from dlzoo.export.dynamic_axes import DynamicAxes, dynamic_ranges, refuse_adaptive_pooling
 from dlzoo.export.image_size import ImageSize, parse_image_size
@@ -215,7 +216,7 @@ def trace_and_translate(
     try:
         # As matrix products and softmax: the fused attention of a CPU is decomposed with strides
         # that a masked network's next reshape does not fit, and each device has another.
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), AttentionInFourDimensions():
             program = torch.onnx.export(
                 module,
                 args,

@@ -33,6 +33,10 @@ class Float64Arithmetic(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "__get__":
+            # Layers that compare dtypes (an LSTM) see the one that is computed in.
+            found = func(*args, **kwargs)
+            return torch.float64 if found is torch.float32 else found
         if not any(_is_float64(a) for a in (*args, *kwargs.values())):
             return func(*args, **kwargs)
         if func is F.linear:

@@ -1,6 +1,6 @@
 """Counts of several processes add up to those of one."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlzoo.runtime.serve.control import ModelCounts, ProcessCounts, statistics_json
@@ -27,6 +27,7 @@ def count(statistics: Statistics, event: tuple) -> None:
             statistics.num_cancelled += 1
 
 
+@settings(deadline=None)  # shared machines
 @given(EVENTS)
 def test_joined_counts_are_those_of_one_process(events: list[tuple[int, tuple]]) -> None:
     parts, whole = [Statistics() for _ in range(3)], Statistics()

@@ -37,6 +37,18 @@ class Attention(nn.Module):
         return y_NTE
 
 
+class Recurrent(nn.Module):
+    """An LSTM compares its input's dtype with its weights' before it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 5, num_layers=2, batch_first=True, bidirectional=True)
+
+    def forward(self, x_NTE: Tensor) -> Tensor:
+        y_NTE: Tensor = self.lstm(x_NTE)[0]
+        return y_NTE
+
+
 NETWORKS = {
     "linear": (nn.Linear(8, 6), (3, 8)),
     "linear in many blocks": (nn.Linear(200_000, 5), (3, 200_000)),
@@ -49,6 +61,7 @@ NETWORKS = {
     "layer norm": (nn.LayerNorm(8), (3, 8)),
     "PReLU": (nn.PReLU(4), (3, 4, 5, 5)),
     "attention": (Attention(), (3, 5, 8)),
+    "recurrent": (Recurrent(), (3, 5, 8)),
     "everything": (UsesEverything(), (3, 8)),
 }
 
