@@ -121,7 +121,6 @@ class Supervisor:
         self._chores: list[asyncio.Task[None]] = []
         #: Held while models change and while a worker joins, so that none misses a change.
         self._change = asyncio.Lock()
-        self._is_retiring = False
         self.loaded: list[LoadedVersion] = []
 
     async def start(self) -> None:
@@ -144,7 +143,6 @@ class Supervisor:
 
     async def retire(self) -> None:
         """Let every worker say that it is not ready."""
-        self._is_retiring = True
         for chore in self._chores:
             chore.cancel()
         await self._call_all("retire")
@@ -202,7 +200,7 @@ class Supervisor:
             async with self._change:
                 return await self._change_all(name, *arguments)
         if name == "index":
-            return await (await self._first_living()).channel.call("index")
+            return await self._first_living().channel.call("index")
         assert name == "counts", name
         counts: list[ProcessCounts] = await self._call_all("counts")
         return counts
@@ -213,11 +211,11 @@ class Supervisor:
         Raises:
             RefusalError: it refuses.
         """
-        first = await self._first_living()
+        first = self._first_living()
         change: Change = await first.channel.call(call, *arguments)
         has_changed, self.loaded = change.loaded != self.loaded, change.loaded
         if has_changed:
-            others = [worker for worker in self._workers if worker is not first]
+            others = [w for w in self._workers if w is not first and not w.is_leaving]
             await asyncio.gather(*(self._follow(other, call, *arguments) for other in others))
         if change.refusal is not None:
             raise change.refusal
@@ -228,13 +226,14 @@ class Supervisor:
             if change.loaded != self.loaded:
                 # Who takes its place loads what the others have.
                 _logger.warning("worker %s did not follow and is replaced", worker.name)
+                worker.is_leaving = True
                 await worker.channel.call("stop")
         except ChannelClosedError:
             _logger.warning("worker %s ended while models changed", worker.name)
 
-    async def _first_living(self) -> WorkerProcess:
+    def _first_living(self) -> WorkerProcess:
         for worker in self._workers:
-            if not worker.channel.closed.is_set():
+            if not (worker.is_leaving or worker.channel.closed.is_set()):
                 return worker
         raise RefusalError("no process of this server is ready", Reason.UNAVAILABLE)
 

@@ -19,6 +19,8 @@ class WorkerProcess:
     def __init__(self, name: str, answer: Answer) -> None:
         self.name = name
         self.channel = Channel(answer)
+        #: Told to end: what it has loaded is not what the others have.
+        self.is_leaving = False
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, told: WorkerSettings) -> None:
