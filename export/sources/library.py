@@ -154,8 +154,7 @@ def _facts(
             mean=tuple(facts["mean"]),
             std=tuple(facts["std"]),
         )
-    weights = package.get_model_weights(name).DEFAULT
-    transform = weights.transforms()
+    transform = _published_for(network, package.get_model_weights(name)).transforms()
     (size,), (resize_size,) = transform.crop_size, transform.resize_size
     interpolation = transform.interpolation.value
     if interpolation not in _INTERPOLATIONS:
@@ -167,6 +166,18 @@ def _facts(
         mean=tuple(transform.mean),
         std=tuple(transform.std),
     )
+
+
+def _published_for(network: nn.Module, published: Any) -> Any:
+    """The best weights whose images are of the size that the network was built for.
+
+    vit_h_14 is built for 518 x 518 with its default weights, and for 224 x 224 without.
+    """
+    built_for = getattr(network, "image_size", None)
+    sizes = {
+        weights: weights.transforms().crop_size for weights in (published.DEFAULT, *published)
+    }
+    return next((w for w, size in sizes.items() if size == [built_for]), published.DEFAULT)
 
 
 def _labels(network: nn.Module, specs: tuple[InputSpec, ...]) -> tuple[str, ...] | None:
