@@ -10,11 +10,14 @@ from dlzoo.export.lowering import (
     gelu,
     group_norm,
     hardswish,
+    instance_norm,
     layer_norm,
     local_response_norm,
+    mean,
     mish,
     silu,
     softplus,
+    variance,
 )
 from dlzoo.export.lowering.registry import OPERATORS
 
@@ -23,6 +26,6 @@ __all__ = ["MODULES", "OPERATORS"]
 #: Each registers its operators when it is imported.
 MODULES = (
     *(mish, gelu, silu, hardswish, softplus),
-    *(local_response_norm, group_norm, layer_norm),
+    *(local_response_norm, group_norm, instance_norm, layer_norm, mean, variance),
     *(adaptive_pool, ceil_pool, antialiased_resize, exporters_own),
 )

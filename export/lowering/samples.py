@@ -18,6 +18,18 @@ TIMED_SHAPE = (8, 64, 112, 112)
 COMPARED_SHAPE = (2, 8, 7, 9)
 
 
+class Reduction(nn.Module):
+    """A function of height and width."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Reduce."""
+        return self.function(x_NCHW, (2, 3), keepdim=True)
+
+
 class AntialiasedResize(nn.Module):
     """Resize to about half the size."""
 
@@ -30,6 +42,11 @@ class AntialiasedResize(nn.Module):
         height, width = x_NCHW.shape[2:]
         size = (int(height) // 2 + 1, int(width) // 2)
         return F.interpolate(x_NCHW, size=size, mode=self.mode, antialias=True)
+
+
+def _standardized(x: Tensor, axes: tuple[int, ...], *, keepdim: bool) -> Tensor:
+    variance, mean = torch.var_mean(x, axes, keepdim=keepdim)
+    return (x - mean) * torch.rsqrt(variance + 1e-5)
 
 
 def _group_norm(shape: tuple[int, ...]) -> nn.Module:
@@ -60,10 +77,18 @@ _MODULES: dict[str, tuple[Callable[[tuple[int, ...]], nn.Module], ...]] = {
         lambda _: nn.LocalResponseNorm(2, 0.1, 1.0, 2.0),
     ),
     "group_norm": (_group_norm, lambda shape: nn.GroupNorm(1, shape[1], affine=False)),
+    "instance_norm": (
+        lambda shape: nn.InstanceNorm2d(shape[1], affine=True),
+        lambda shape: nn.InstanceNorm2d(shape[1]),
+        lambda shape: nn.InstanceNorm2d(shape[1], track_running_stats=True),
+    ),
     "layer_norm": (
         _layer_norm,
         lambda shape: nn.LayerNorm(shape[-2:], elementwise_affine=False),
     ),
+    "mean": (lambda _: Reduction(torch.mean), lambda _: nn.AdaptiveAvgPool2d(1)),
+    "variance": (lambda _: Reduction(torch.var),),
+    "variance_and_mean": (lambda _: Reduction(_standardized),),
     "adaptive_avg_pool2d": (
         lambda _: nn.AdaptiveAvgPool2d((3, 4)),
         lambda _: nn.AdaptiveAvgPool2d((7, 3)),

@@ -89,14 +89,34 @@ def errors_of(network: nn.Module, x: Tensor) -> list[float]:
     return [float((torch.from_numpy(run["y"]) - exact).nan_to_num().norm()) for run in runs]
 
 
+def mean_of(*, num_channels: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, num_channels, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+
+
 def test_noise_of_a_mean_of_equal_numbers_is_that_of_a_plain_sum() -> None:
     # Behind an image of zeros a tree of additions has nearly no error; a runtime's row of them has.
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 64, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
-    errors = errors_of(network, torch.zeros(2, 3, 64, 64))
+    class MeanOfTokens(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[0](x).flatten(2).mean(2)
+
+    tokens = MeanOfTokens(nn.Conv2d(3, 64, 1)).eval()
+    errors = errors_of(tokens, torch.zeros(2, 3, 64, 64))
     assert max(errors) > 2 * errors[0]
+    # Over two axes of 300 that row would have 300 times PyTorch's error. The graph has steps.
+    errors = errors_of(mean_of(num_channels=64), torch.zeros(2, 3, 300, 300))
+    assert max(errors) < 12 * errors[0]
+
+
+def test_a_mean_over_a_large_image_passes(tmp_path: Path) -> None:
+    bundle = dlzoo.export_model(
+        mean_of(num_channels=128), tmp_path / "mean", input_shape=(3, 300, 300)
+    )
+    report = dlzoo.verify(bundle.path)
+    worst = max(result.rho2 for result in report.candidates if result.rho2 is not None)
+    assert report and worst < 2, worst
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])

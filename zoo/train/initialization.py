@@ -54,6 +54,11 @@ DAMPED_BELOW = 0.05
 LIFTED_TO = 0.5
 #: A channel with less than this share of the mean variance is taken to have that share.
 MIN_VARIANCE_SHARE = 0.01
+#: What a layer with a bias gives to all images alike is taken away, and the rest scaled up to 1, but
+#: not if it is less than this share of the whole: behind a mean over a large image (a gate of
+#: EfficientNet) images differ by little, and what would be scaled up is float32's error. Of 40 small
+#: faults in efficientnet_b1_pruned 34 were caught without, 40 with.
+MIN_STD_SHARE = 0.25
 #: Queries and keys get variance 2, so attention logits q·k/√d have standard deviation 2: a
 #: softmax that attends to a few tokens rather than averaging them all.
 QUERY_KEY_STD = 2.0**0.5
@@ -66,7 +71,8 @@ def give_signal(module: nn.Module, input_shape: tuple[int, ...], seed: int = 0) 
     done:
 
     - convolution, linear: ``W <- W / s`` and ``b <- b - mean_c(W x) / s``, with s such that
-      outputs have variance 1 (without a bias: mean square 1) and ``mean_c`` over a channel;
+      outputs have variance 1 (without a bias: mean square 1) and ``mean_c`` over a channel; less
+      than 1 where they hardly differ between images;
     - batch normalization: running mean and variance are those of its input;
     - attention with a packed ``in_proj_weight``: queries, keys and values are scaled each.
 
@@ -218,7 +224,9 @@ def _scale_affine(
 ) -> Tensor:
     """Scale a layer by its output ``y`` and return what it gives from now on."""
     mean_C, std_C = _channel_statistics(y, channel_axis)
-    mean_square = np.mean(std_C**2 + (mean_C**2 if bias is None else 0.0))
+    product_mean_C = mean_C if bias is None else mean_C - bias.double().numpy()
+    total = np.mean(std_C**2 + product_mean_C**2)
+    mean_square = total if bias is None else max(np.mean(std_C**2), total * MIN_STD_SHARE**2)
     scale = float(rounded(std / np.sqrt(mean_square))) if mean_square > 0 else 1.0
     weight.mul_(scale)
     if bias is None:

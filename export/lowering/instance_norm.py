@@ -1,0 +1,102 @@
+"""InstanceNorm: ``gamma_c (x - mean_nc) / sqrt(var_nc + eps) + beta_c``: a group for each channel.
+
+Source:
+    Ulyanov, Vedaldi & Lempitsky 2016, "Instance normalization", equation 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dlzoo.export.lowering.group_norm import group_norm_by_moments
+from dlzoo.export.lowering.onnx_operators import constant, op
+from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
+from dlzoo.export.lowering.stepwise_mean import why_inexact
+
+
+def _kept_statistics(
+    x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, eps: float
+) -> Any:
+    """With statistics of training: batch normalization."""
+    one, zero = (np.full(x.shape[1], value, x.dtype.numpy()) for value in (1, 0))
+    return op.BatchNormalization(
+        x,
+        constant(one) if weight is None else weight,
+        constant(zero) if bias is None else bias,
+        running_mean,
+        running_var,
+        epsilon=float(eps),
+    )
+
+
+def _native(
+    x: Any,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    if not use_input_stats:
+        return _kept_statistics(x, weight, bias, running_mean, running_var, eps)
+    one, zero = (np.full(x.shape[1], value, x.dtype.numpy()) for value in (1, 0))
+    return op.InstanceNormalization(
+        x,
+        constant(one) if weight is None else weight,
+        constant(zero) if bias is None else bias,
+        epsilon=float(eps),
+    )
+
+
+def _moments(
+    x: Any,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    if not use_input_stats:
+        return _kept_statistics(x, weight, bias, running_mean, running_var, eps)
+    return group_norm_by_moments(x, x.shape[1], weight, bias, eps)
+
+
+def _why_inexact(x: Any, *arguments: Any, **named: Any) -> str:
+    use_input_stats = named.get(
+        "use_input_stats", arguments[4] if len(arguments) > 4 else True
+    )
+    # 256, not a large group's 8192: where a channel is of one color nothing but the error is left, and
+    # that is divided by sqrt(eps).
+    return why_inexact(x, range(2, len(x.shape))) if use_input_stats else ""
+
+
+add_operator(
+    Operator(
+        name="instance_norm",
+        torch_operators=("aten.instance_norm.default",),
+        formula="gamma_c (x - mean_nc) / sqrt(var_nc + eps) + beta_c",
+    ),
+    Lowering(
+        operator="instance_norm",
+        spelling="native",
+        onnx=("InstanceNormalization",),
+        translate=_native,
+        inexact_for=_why_inexact,
+        note="up to 256 numbers to a channel",
+    ),
+    Lowering(
+        operator="instance_norm",
+        spelling="decomposed",
+        onnx=("ReduceMean", "ReduceSumSquare", "Sub", "Mul", "Sqrt", "Div", "Add", "Reshape"),
+        translate=_moments,
+        note="exact for images of one color",
+    ),
+)
