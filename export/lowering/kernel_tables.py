@@ -21,7 +21,7 @@ _EVERYWHERE: dict[str, _Ranges] = dict.fromkeys(
         *("Neg", "PRelu", "Pad", "Pow", "ReduceMax", "ReduceMean", "ReduceSum", "Relu"),
         *("Reshape", "Resize", "Shape", "Sigmoid", "Slice", "Softmax", "Softplus", "Sqrt"),
         *("Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Abs", "Log", "Where"),
-        *("Greater", "Split", "ConstantOfShape", "Reciprocal"),
+        *("Greater", "Split", "ConstantOfShape", "Reciprocal", "Expand", "ReduceSumSquare"),
     ),
     _ALL,
 )
@@ -44,7 +44,7 @@ KERNEL_TABLES: dict[str, dict[str, _Ranges]] = {
     # ONNX Runtime with CUDA: Mish, GroupNormalization and Swish are not listed.
     # Source: microsoft/onnxruntime, docs/OperatorKernels.md, commit 001d12d2, CUDAExecutionProvider;
     # that MaxPool-22 and InstanceNormalization-22 are missing, from the registrations in the
-    # library of onnxruntime-gpu 1.31.1.
+    # library of onnxruntime-gpu 1.31.1. ReduceSumSquare in float32: cuda_execution_provider.cc.
     "ort-cuda": _EVERYWHERE
     | {
         "Gelu": _ALL,
