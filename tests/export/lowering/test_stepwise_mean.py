@@ -160,6 +160,16 @@ def test_small_means_stay_one_node(
     assert export(module, shape).num_nodes_by_op.get("ReduceMean", 0) == num_means
 
 
+@pytest.mark.parametrize(("num_channels", "num_means"), [(256, 2), (257, 1)])
+def test_open_sizes_behind_many_channels_are_small(num_channels: int, num_means: int) -> None:
+    graph = export(
+        Reduction(torch.mean),
+        (2, num_channels, 9, 9),
+        open_axes={0: "batch", 2: "height", 3: "width"},
+    )
+    assert graph.num_nodes_by_op["ReduceMean"] == num_means
+
+
 def test_every_form_of_the_call() -> None:
     class Forms(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, ...]:
