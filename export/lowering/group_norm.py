@@ -138,10 +138,10 @@ add_operator(
     ),
     Lowering(
         operator="group_norm",
-        spelling="native",
-        onnx=("GroupNormalization",),
-        translate=_native,
-        min_opset=21,
+        spelling="decomposed",
+        form="affine",
+        onnx=("Reshape", "InstanceNormalization", "BatchNormalization"),
+        translate=_batch_norm,
         inexact_for=_why_inexact,
     ),
     Lowering(
@@ -155,10 +155,10 @@ add_operator(
     ),
     Lowering(
         operator="group_norm",
-        spelling="decomposed",
-        form="affine",
-        onnx=("Reshape", "InstanceNormalization", "BatchNormalization"),
-        translate=_batch_norm,
+        spelling="native",
+        onnx=("GroupNormalization",),
+        translate=_native,
+        min_opset=21,
         inexact_for=_why_inexact,
     ),
     Lowering(
