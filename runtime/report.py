@@ -268,7 +268,7 @@ def judge(
         reasons.append(
             f"only {power.detected} of {power.tried} small faults in the weights were caught, "
             f"expected at least {POWER_THRESHOLD:.0%}{_missed_text(power)}: the outputs hardly "
-            "depend on the weights, or PyTorch's own float32 error hides it. Use trained weights, or random ones through which signal "
-            "flows; outputs of whole numbers hide small errors, so give the scores too"
+            "depend on the weights, or PyTorch's own float32 error hides it. Use trained "
+            "weights, or random ones through which signal flows; outputs of whole numbers hide small errors, so give the scores too"
         )
     return ("vacuous" if reasons else "pass"), tuple(reasons)

@@ -25,7 +25,8 @@ from dlzoo.export.lowering.stepwise_mean import mean_in_steps, why_inexact
 _MAX_IN_A_GROUP = 8192
 
 
-def _full(x: ir.Value, value: float, size: int) -> Any:
+def full(x: ir.Value, value: float, size: int) -> Any:
+    """A constant row of one value, in the dtype of x."""
     assert x.dtype is not None
     return constant(np.full(size, value, x.dtype.numpy()))
 
@@ -44,7 +45,7 @@ def _num_channels(x: ir.Value) -> int:
 
 def _normalized(x: Any, num_groups: int, eps: float) -> Any:
     grouped = op.Reshape(x, ints(0, num_groups, -1))
-    one, zero = _full(x, 1.0, num_groups), _full(x, 0.0, num_groups)
+    one, zero = full(x, 1.0, num_groups), full(x, 0.0, num_groups)
     y = op.InstanceNormalization(grouped, one, zero, epsilon=float(eps))
     return op.Reshape(y, _shape_of(x))
 
@@ -57,8 +58,8 @@ def _native(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Any:
-    scale = _full(x, 1.0, _num_channels(x)) if weight is None else weight
-    shift = _full(x, 0.0, _num_channels(x)) if bias is None else bias
+    scale = full(x, 1.0, _num_channels(x)) if weight is None else weight
+    shift = full(x, 0.0, _num_channels(x)) if bias is None else bias
     return op21.GroupNormalization(x, scale, shift, num_groups=num_groups, epsilon=float(eps))
 
 
@@ -87,7 +88,7 @@ def _batch_norm(
     y = _normalized(x, num_groups, eps)
     if weight is None and bias is None:
         return y
-    one, zero = (_full(x, value, _num_channels(x)) for value in (1.0, 0.0))
+    one, zero = (full(x, value, _num_channels(x)) for value in (1.0, 0.0))
     scale, shift = one if weight is None else weight, zero if bias is None else bias
     return op.BatchNormalization(y, scale, shift, zero, one, epsilon=0.0)
 

@@ -6,66 +6,48 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from dlzoo.export.lowering.group_norm import group_norm_by_moments
-from dlzoo.export.lowering.onnx_operators import constant, op
+from dlzoo.export.lowering.group_norm import full, group_norm_by_moments
+from dlzoo.export.lowering.onnx_operators import op
 from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
 from dlzoo.export.lowering.stepwise_mean import why_inexact
 
 
-def _kept_statistics(
-    x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, eps: float
+def _normalize(
+    by_input: Callable[..., Any],
+    x: Any,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
 ) -> Any:
-    """With statistics of training: batch normalization."""
-    one, zero = (np.full(x.shape[1], value, x.dtype.numpy()) for value in (1, 0))
+    if use_input_stats:
+        return by_input(x, weight, bias, float(eps))
+    # With statistics of training it is batch normalization.
     return op.BatchNormalization(
-        x,
-        constant(one) if weight is None else weight,
-        constant(zero) if bias is None else bias,
-        running_mean,
-        running_var,
-        epsilon=float(eps),
+        x, *_scale_and_shift(x, weight, bias), running_mean, running_var, epsilon=float(eps)
     )
 
 
-def _native(
-    x: Any,
-    weight: Any = None,
-    bias: Any = None,
-    running_mean: Any = None,
-    running_var: Any = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    cudnn_enabled: bool = True,
-) -> Any:
-    if not use_input_stats:
-        return _kept_statistics(x, weight, bias, running_mean, running_var, eps)
-    one, zero = (np.full(x.shape[1], value, x.dtype.numpy()) for value in (1, 0))
-    return op.InstanceNormalization(
-        x,
-        constant(one) if weight is None else weight,
-        constant(zero) if bias is None else bias,
-        epsilon=float(eps),
+def _scale_and_shift(x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+    return (
+        full(x, 1.0, x.shape[1]) if weight is None else weight,
+        full(x, 0.0, x.shape[1]) if bias is None else bias,
     )
 
 
-def _moments(
-    x: Any,
-    weight: Any = None,
-    bias: Any = None,
-    running_mean: Any = None,
-    running_var: Any = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    cudnn_enabled: bool = True,
-) -> Any:
-    if not use_input_stats:
-        return _kept_statistics(x, weight, bias, running_mean, running_var, eps)
+def _native(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    return op.InstanceNormalization(x, *_scale_and_shift(x, weight, bias), epsilon=eps)
+
+
+def _moments(x: Any, weight: Any, bias: Any, eps: float) -> Any:
     return group_norm_by_moments(x, x.shape[1], weight, bias, eps)
 
 
@@ -88,7 +70,7 @@ add_operator(
         operator="instance_norm",
         spelling="native",
         onnx=("InstanceNormalization",),
-        translate=_native,
+        translate=partial(_normalize, _native),
         inexact_for=_why_inexact,
         note="up to 256 numbers to a channel",
     ),
@@ -96,7 +78,7 @@ add_operator(
         operator="instance_norm",
         spelling="decomposed",
         onnx=("ReduceMean", "ReduceSumSquare", "Sub", "Mul", "Sqrt", "Div", "Add", "Reshape"),
-        translate=_moments,
+        translate=partial(_normalize, _moments),
         note="exact for images of one color",
     ),
 )

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from dlzoo.export.lowering.onnx_operators import ints, op
+from dlzoo.export.lowering.onnx_operators import op
 from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
-from dlzoo.export.lowering.stepwise_mean import axes_of, mean_in_steps, why_inexact
+from dlzoo.export.lowering.stepwise_mean import (
+    axes_of,
+    mean_in_one_step,
+    mean_in_steps,
+    why_inexact,
+)
 
 
 def _is_scalar(x: Any) -> bool:
     return len(x.shape) == 0
 
 
-def _one_step(
+def _mean(
+    mean_of: Callable[..., Any],
     x: Any,
     dim: Sequence[int] | None = None,
     keepdim: bool = False,
     dtype: int | None = None,
 ) -> Any:
+    cast = _cast(x, dtype)
     if _is_scalar(x):
-        return op.Identity(_cast(x, dtype))
-    return op.ReduceMean(_cast(x, dtype), ints(*axes_of(x, dim)), keepdims=int(keepdim))
-
-
-def _by_axis(
-    x: Any,
-    dim: Sequence[int] | None = None,
-    keepdim: bool = False,
-    dtype: int | None = None,
-) -> Any:
-    if _is_scalar(x):
-        return op.Identity(_cast(x, dtype))
-    wide = _cast(x, dtype)
-    wide.shape = wide.shape or x.shape
-    return mean_in_steps(wide, axes_of(x, dim), keepdims=keepdim)
+        return op.Identity(cast)
+    cast.shape = cast.shape or x.shape
+    return mean_of(cast, axes_of(x, dim), keepdims=keepdim)
 
 
 def _cast(x: Any, dtype: int | None) -> Any:
@@ -56,7 +52,7 @@ add_operator(
         operator="mean",
         spelling="native",
         onnx=("ReduceMean",),
-        translate=_one_step,
+        translate=partial(_mean, mean_in_one_step),
         inexact_for=_why_inexact,
         note="up to 256 numbers to a mean, or one axis",
     ),
@@ -64,7 +60,7 @@ add_operator(
         operator="mean",
         spelling="decomposed",
         onnx=("ReduceMean", "Reshape", "Squeeze"),
-        translate=_by_axis,
+        translate=partial(_mean, mean_in_steps),
         note="one axis after another: exact for images of one color",
     ),
 )

@@ -23,7 +23,7 @@ MAX_IN_ONE_STEP = 256
 #: Where sizes are open: behind so many channels images have become small, and steps would cost a third
 #: of EfficientNet-B0's time.
 _MANY_CHANNELS = 256
-#: An axis longer than this is halved in length, so to speak: 300 in 15 rows of 20.
+#: An axis longer than this is cut into rows: 300 into 15 of 20.
 _MAX_AXIS = 128
 
 
@@ -47,6 +47,13 @@ def why_inexact(x: Any, axes: Sequence[int], limit: int = MAX_IN_ONE_STEP) -> st
         is_deep = math.prod(size for size in kept if isinstance(size, int)) > _MANY_CHANNELS
         return "" if is_deep else "is less exact over many numbers, and sizes are open"
     return "is less exact over so many numbers" if math.prod(sizes) > limit else ""
+
+
+def mean_in_one_step(
+    x: Any, axes: Sequence[int], *, keepdims: bool = True, squared: bool = False
+) -> Any:
+    """What :func:`mean_in_steps` gives, as one node."""
+    return op.ReduceMean(op.Mul(x, x) if squared else x, ints(*axes), keepdims=int(keepdims))
 
 
 def mean_in_steps(

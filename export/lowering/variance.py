@@ -11,15 +11,14 @@ import numpy as np
 
 from dlzoo.export.lowering.onnx_operators import constant, ints, op
 from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
-from dlzoo.export.lowering.stepwise_mean import axes_of, mean_in_steps, why_inexact
+from dlzoo.export.lowering.stepwise_mean import (
+    axes_of,
+    mean_in_one_step,
+    mean_in_steps,
+    why_inexact,
+)
 
 _Mean = Callable[..., Any]
-
-
-def _one_step(
-    x: Any, axes: Sequence[int], *, keepdims: bool = True, squared: bool = False
-) -> Any:
-    return op.ReduceMean(op.Mul(x, x) if squared else x, ints(*axes), keepdims=int(keepdims))
 
 
 def _variance(
@@ -90,7 +89,7 @@ for _name, _translate, _torch_operators in (
             spelling="decomposed",
             form="one_step",
             onnx=("ReduceMean", "Sub", "Mul"),
-            translate=partial(_translate, _one_step),
+            translate=partial(_translate, mean_in_one_step),
             inexact_for=_why_inexact,
             note="up to 256 numbers to a mean, or one axis",
         ),
