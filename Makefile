@@ -3,9 +3,8 @@ PYTHON ?= python3
 WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
-PACKAGE := zoo export runtime cli __init__.py __main__.py api.py comparison.py comparison_sides.py errors.py image_file.py layer_proof.py \
-	network_base.py proof.py pytest_plugin.py testing.py training.py evaluation.py evaluation_images.py \
-	unproved_bundle.py py.typed
+PACKAGE := zoo export runtime cli __init__.py __main__.py api.py errors.py image_file.py \
+	pytest_plugin.py testing.py version.py py.typed
 
 .PHONY: dev demo native check test test-slow test-gpu wheel test-wheel bench clean
 

@@ -8,29 +8,29 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dlzoo.version import __version__
 
 if TYPE_CHECKING:
     from dlzoo.api import export_model as export_model
     from dlzoo.api import verify as verify
-    from dlzoo.comparison import diff as diff
-    from dlzoo.comparison import first_wrong_layer as first_wrong_layer
-    from dlzoo.export.bundle import Bundle as Bundle
+    from dlzoo.export.diff.diff import diff as diff
+    from dlzoo.export.diff.diff import first_wrong_layer as first_wrong_layer
     from dlzoo.export.lowering.registration import register_lowering as register_lowering
-    from dlzoo.runtime.session import open_session as open_session
-    from dlzoo.runtime.validate import Report as Report
-    from dlzoo.zoo.registry import build_model as build_model
-    from dlzoo.zoo.registry import list_models as list_models
+    from dlzoo.runtime.bundle.bundle import Bundle as Bundle
+    from dlzoo.runtime.proof.report import Report as Report
+    from dlzoo.runtime.session.session import open_session as open_session
+    from dlzoo.zoo.catalog import build_model as build_model
+    from dlzoo.zoo.catalog import list_models as list_models
 
 _HOME_OF = {
-    "Bundle": "dlzoo.export.bundle",
-    "Report": "dlzoo.runtime.validate",
-    "build_model": "dlzoo.zoo.registry",
-    "diff": "dlzoo.comparison",
+    "Bundle": "dlzoo.runtime.bundle.bundle",
+    "Report": "dlzoo.runtime.proof.report",
+    "build_model": "dlzoo.zoo.catalog",
+    "diff": "dlzoo.export.diff.diff",
     "export_model": "dlzoo.api",
-    "first_wrong_layer": "dlzoo.comparison",
-    "list_models": "dlzoo.zoo.registry",
-    "open_session": "dlzoo.runtime.session",
+    "first_wrong_layer": "dlzoo.export.diff.diff",
+    "list_models": "dlzoo.zoo.catalog",
+    "open_session": "dlzoo.runtime.session.session",
     "register_lowering": "dlzoo.export.lowering.registration",
     "verify": "dlzoo.api",
 }

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlzoo.comparison import RHO2_LIMIT, RHOMAX_LIMIT
 from dlzoo.errors import ArgumentError
+from dlzoo.runtime.proof.limits import RHO2_LIMIT, RHOMAX_LIMIT
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dlzoo.export.bundle import Bundle
-    from dlzoo.runtime.recorded import Tolerance
-    from dlzoo.runtime.report import Report
+    from dlzoo.runtime.bundle.bundle import Bundle
+    from dlzoo.runtime.proof.recorded import Tolerance
+    from dlzoo.runtime.proof.report import Report
 
 OnText = Callable[[str], None]
 
@@ -24,14 +24,14 @@ def export_model(
 ) -> Bundle:
     """Export a model to ONNX, prove it against PyTorch, and write a bundle.
 
-    The arguments are those of :func:`dlzoo.proof.export_and_report`.
+    The arguments are those of :func:`dlzoo.export.prove.proof.export_and_report`.
 
     >>> import dlzoo
     >>> bundle = dlzoo.export_model("lenet5_relu", "lenet5_relu")  # doctest: +SKIP
     >>> bundle.manifest.opset  # doctest: +SKIP
     20
     """
-    from dlzoo.proof import export_and_report
+    from dlzoo.export.prove.proof import export_and_report
 
     bundle, _ = export_and_report(model, output, **arguments)
     return bundle
@@ -74,8 +74,8 @@ def verify(
         ProviderError: a provider is missing or did not take the work.
         NativeLibraryError: the library of kernels cannot be used.
     """
-    from dlzoo.export.bundle import Bundle
-    from dlzoo.runtime.validate import verify_bundle
+    from dlzoo.runtime.bundle.bundle import Bundle
+    from dlzoo.runtime.proof.validate import verify_bundle
 
     where: dict[str, Any] = {
         "providers": providers,
@@ -108,8 +108,8 @@ def _verify_recorded(
     path: Path, folder: Path, tolerance: Tolerance | None, **where: Any
 ) -> Report:
     """Compare an ``.onnx`` file with outputs that somebody recorded."""
-    from dlzoo.runtime.recorded import recorded_golden_sets
-    from dlzoo.runtime.validate import verify_model
+    from dlzoo.runtime.proof.recorded import recorded_golden_sets
+    from dlzoo.runtime.proof.validate import verify_model
 
     limits: dict[str, Any] = {"rho2_limit": RHO2_LIMIT, "rhomax_limit": RHOMAX_LIMIT}
     golden_sets, notes = recorded_golden_sets(
@@ -127,11 +127,11 @@ def _verify_against(
     bundle: Bundle, against: str | nn.Module, *, weights: str, seed: int, **where: Any
 ) -> Report:
     """Compare with PyTorch's answers to inputs of the bundle's shapes that nobody has seen."""
-    from dlzoo.comparison import explain_failure
-    from dlzoo.export.bundled_network import load_bundled_network
-    from dlzoo.export.fresh_golden_sets import fresh_golden_sets
-    from dlzoo.export.tracing_state import in_eval_mode
-    from dlzoo.runtime.validate import verify_bundle
+    from dlzoo.export.diff.diff import explain_failure
+    from dlzoo.export.plan.bundled_network import load_bundled_network
+    from dlzoo.export.reference.fresh_golden_sets import fresh_golden_sets
+    from dlzoo.runtime.proof.validate import verify_bundle
+    from dlzoo.zoo.module_state import in_eval_mode
 
     module = load_bundled_network(bundle.manifest, against, weights=weights, seed=seed)
     with in_eval_mode(module, []):

@@ -37,8 +37,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dlzoo.runtime.diff_report import DiffReport
-    from dlzoo.runtime.validate import Report
+    pass
 
 
 class DlzooError(Exception):
@@ -151,16 +150,6 @@ class DeploymentError(DlzooError):
     exit_code = 1
 
 
-class ProofError(DlzooError):
-    """The verdict on a model is fail or vacuous; ``report`` holds every number."""
-
-    exit_code = 1
-
-    def __init__(self, message: str, *, report: Report) -> None:
-        super().__init__(message)
-        self.report = report
-
-
 class DisagreementError(DlzooError):
     """PyTorch and ONNX Runtime put images into different classes, beyond float32's noise."""
 
@@ -177,13 +166,3 @@ def describe_exception(error: BaseException, max_characters: int = 300) -> str:
     lines = (line.strip() for line in message.splitlines())
     text = next((line for line in lines if line), "no message")[:max_characters]
     return f"{type(error).__name__}: {text.rstrip('.')}"
-
-
-class DifferenceError(DlzooError):
-    """Two models differ beyond the noise; ``report`` says where."""
-
-    exit_code = 1
-
-    def __init__(self, message: str, *, report: DiffReport) -> None:
-        super().__init__(message)
-        self.report = report

@@ -31,8 +31,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     import pytest
 
-    from dlzoo.runtime.diagnosis import working_providers
-    from dlzoo.runtime.providers import get_provider
+    from dlzoo.runtime.session.providers import get_provider
+    from dlzoo.runtime.session.working_providers import working_providers
 
     working = working_providers()
     marker = metafunc.definition.get_closest_marker(_MARKER)

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlzoo.comparison import RHO2_LIMIT, RHOMAX_LIMIT
 from dlzoo.errors import ArgumentError
+from dlzoo.runtime.proof.limits import RHO2_LIMIT, RHOMAX_LIMIT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dlzoo.export.bundle import GoldenSet
-    from dlzoo.export.onnx_from_torch import OnnxGraph
-    from dlzoo.runtime.report import Power, Report
+    from dlzoo.export.graph.onnx_graph import OnnxGraph
+    from dlzoo.runtime.bundle.golden_set import GoldenSet
+    from dlzoo.runtime.proof.report import Power, Report
 
 #: Small faults that are tried, each in one weight tensor: at least 9 in 10 must show.
 _MAX_FAULTS = 10
@@ -70,11 +70,11 @@ def assert_onnx_parity(
     >>> bool(assert_onnx_parity(net, torch.randn(2, 4)))
     True
     """
-    from dlzoo.export.onnx_from_torch import onnx_from_torch
-    from dlzoo.export.reference import compute_golden_set
-    from dlzoo.export.sources.module import describe_outputs
-    from dlzoo.export.tracing_state import in_eval_mode
-    from dlzoo.runtime.validate import verify_model
+    from dlzoo.export.convert.onnx_from_torch import onnx_from_torch
+    from dlzoo.export.reference.reference import compute_golden_set
+    from dlzoo.runtime.proof.validate import verify_model
+    from dlzoo.zoo.module_state import in_eval_mode
+    from dlzoo.zoo.sources.module import describe_outputs
 
     named = _named_inputs(module, inputs)
     notes: list[str] = []
@@ -149,8 +149,8 @@ def _measure_power(
     module: nn.Module, graph: OnnxGraph, golden: GoldenSet, limits: dict[str, Any]
 ) -> Power | None:
     """How many faults in weights show; None for a module that has no weights to be wrong."""
-    from dlzoo.export.faults import iter_faulty_outputs, iter_gross_outputs
-    from dlzoo.runtime.power import judge_faults
+    from dlzoo.export.reference.faults import iter_faulty_outputs, iter_gross_outputs
+    from dlzoo.runtime.proof.power import judge_faults
 
     if not graph.parameters:
         return None
@@ -184,7 +184,7 @@ def _explanation(
 ) -> str:
     lines = [f"{type(module).__name__} on {provider}: {report.explanation}"]
     if report.verdict == "fail":
-        from dlzoo.comparison import first_wrong_layer
+        from dlzoo.export.diff.diff import first_wrong_layer
 
         culprit = first_wrong_layer(
             module, path, dict(arrays), providers=[provider], **exported_as

@@ -103,10 +103,6 @@ def import_everything() -> None:
     """What an export imports on its way, a third of a small network's time."""
     import torch
 
-    import dlzoo.api
-    import dlzoo.export.model_source
-    import dlzoo.export.onnx_from_torch  # noqa: F401
-
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     torch.onnx.export(torch.nn.ReLU(), (torch.zeros(1),), dynamo=True, verbose=False)
 
@@ -168,8 +164,9 @@ def names_of(library: str) -> list[str]:
 
 def run_one(model: str, max_parameters: float) -> dict[str, Any]:
     """Export at each opset with dlzoo and bare."""
-    from dlzoo.export.input_spec import InputSpec
-    from dlzoo.export.model_source import SourceOptions, load_source
+    from dlzoo.zoo.sources.input_spec import InputSpec
+    from dlzoo.zoo.sources.load import load_source
+    from dlzoo.zoo.sources.source import SourceOptions
 
     num_parameters = parameters_of(model)
     if num_parameters > max_parameters:
@@ -222,8 +219,9 @@ def build(model: str) -> Any:
 
 def run_dlzoo(model: str, opset: int, size: tuple[int, int] | None) -> dict[str, Any]:
     import dlzoo
-    from dlzoo.errors import DlzooError, ProofError
-    from dlzoo.export.onnx_from_torch import ExportOptions
+    from dlzoo.errors import DlzooError
+    from dlzoo.export.plan.options import ExportOptions
+    from dlzoo.runtime.proof.report import ProofError
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

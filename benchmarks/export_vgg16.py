@@ -18,7 +18,7 @@ from measure import describe_machine, measure_alternately
 BARE_EXPORT = """
 import sys
 import torch
-from dlzoo.zoo.registry import get_card
+from dlzoo.zoo.catalog import get_card
 
 torch.manual_seed(0)
 card = get_card(sys.argv[1])

@@ -18,9 +18,9 @@ import onnx
 import onnxruntime
 from measure import describe_machine
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from injected_faults import sampled_faults
-from localized_networks import SAMPLE_SHAPES, ExportedNetwork, is_named_exactly
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.support.injected_faults import sampled_faults
+from tests.support.localized_networks import SAMPLE_SHAPES, ExportedNetwork, is_named_exactly
 
 _NUM_FAULTS = 40
 

@@ -26,12 +26,12 @@ import torch
 from graph_runtimes import GraphRuntime, OnnxRuntime, OpenVino
 from measure import describe_machine
 
+from dlzoo.export.convert.onnx_from_torch import onnx_from_torch
 from dlzoo.export.lowering import costs
 from dlzoo.export.lowering.kernels import kernel_status
 from dlzoo.export.lowering.operators import OPERATORS
 from dlzoo.export.lowering.registry import Lowering
 from dlzoo.export.lowering.samples import TIMED_SHAPE, declared_inputs, samples_of
-from dlzoo.export.onnx_from_torch import onnx_from_torch
 
 #: float32's. Source: docs/DESIGN.md, 6.3.
 UNIT_ROUNDOFF = 2.0**-24

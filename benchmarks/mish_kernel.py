@@ -27,7 +27,7 @@ from measure import describe_machine
 
 from dlzoo.export.lowering.function_body import attach_functions
 from dlzoo.export.lowering.native.build import build_library
-from dlzoo.runtime.custom_ops import find_native_library, register_native_library
+from dlzoo.runtime.session.custom_ops import find_native_library, register_native_library
 
 _HEAD = (
     '<ir_version: 10, opset_import: ["" : 20, "dlzoo" : 1]>\nmish (float[n] x) => (float[n] y)'

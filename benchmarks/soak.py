@@ -31,8 +31,8 @@ import numpy as np
 from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from dlzoo.export.bundle import Bundle
-from dlzoo.runtime.session import open_session
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.session.session import open_session
 
 Array = np.ndarray[Any, Any]
 NUM_INPUTS = 32

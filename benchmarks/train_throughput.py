@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from dlzoo.training import train
-from dlzoo.zoo.registry import get_card
-from dlzoo.zoo.train.recipe_file import recipe_from_toml
-from dlzoo.zoo.train.reports import EpochReport, StepReport
+from dlzoo.zoo.catalog import get_card
+from dlzoo.zoo.train.loop.reports import EpochReport, StepReport
+from dlzoo.zoo.train.recipes.recipe_file import recipe_from_toml
+from dlzoo.zoo.training import train
 
 BATCH_SIZE = 128
 EPOCHS = 2  # the first warms up

@@ -19,7 +19,7 @@ def classify(
     from dataclasses import asdict
 
     from dlzoo.cli.console import print_document, print_lines, print_table
-    from dlzoo.runtime.classify import classify as classify_images
+    from dlzoo.runtime.images.classify import classify as classify_images
 
     results = classify_images(bundle, images, provider=provider, k=top)
     if json:

@@ -10,7 +10,7 @@ import typer
 from dlzoo.errors import ArgumentError, DeploymentError
 
 if TYPE_CHECKING:
-    from dlzoo.export.deploy.deployment import Deployment
+    from dlzoo.runtime.deploy.deployment import Deployment
 
 
 def deploy(
@@ -71,7 +71,7 @@ def deploy(
     exit status is 1 where a file does not fit.
     """
     from dlzoo.cli.console import print_document, print_lines, print_note
-    from dlzoo.export.deploy.deployment import check_deployment
+    from dlzoo.runtime.deploy.deployment import check_deployment
 
     if check is not None:
         if bundle is not None or target is not None or output is not None:
@@ -134,9 +134,9 @@ def _write(
     wheel: Path | None,
     force: bool,
 ) -> Deployment:
-    from dlzoo.export.bundle import Bundle
-    from dlzoo.export.deploy.deployment import deploy_bundle, target_named
-    from dlzoo.export.deploy.options import PROVIDERS, DeployOptions
+    from dlzoo.runtime.bundle.bundle import Bundle
+    from dlzoo.runtime.deploy.deployment import deploy_bundle, target_named
+    from dlzoo.runtime.deploy.options import PROVIDERS, DeployOptions
 
     target_named(target)
     if provider not in PROVIDERS:
@@ -144,7 +144,7 @@ def _write(
     opened = Bundle.open(bundle)
     library = None
     if opened.manifest.custom_ops:
-        from dlzoo.runtime.custom_ops import find_native_library
+        from dlzoo.runtime.session.custom_ops import find_native_library
 
         found = find_native_library(native_library, bundle=opened)
         library = found.path if found else None

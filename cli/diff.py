@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlzoo.errors import ArgumentError, DifferenceError, StorageError
+from dlzoo.errors import ArgumentError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from dlzoo.export.bundle import Bundle
-    from dlzoo.runtime.culprit import Culprit
-    from dlzoo.runtime.diff_report import DiffReport
+    from dlzoo.runtime.bundle.bundle import Bundle
+    from dlzoo.runtime.diff.culprit import Culprit
+    from dlzoo.runtime.diff.diff_report import DiffReport
 
 #: Values in the table before the first wrong one, and after it.
 _NUM_BEFORE, _NUM_AFTER = 2, 3
@@ -75,8 +75,9 @@ def diff(
     that is a Python file or module runs that code.
     """
     from dlzoo.cli.console import print_document, stage_display
-    from dlzoo.comparison import diff as compare
-    from dlzoo.export.input_spec import parse_input_spec
+    from dlzoo.export.diff.diff import diff as compare
+    from dlzoo.runtime.diff.diff_report import DifferenceError
+    from dlzoo.zoo.sources.input_spec import parse_input_spec
 
     bundle = None if page is None else _bundle_for_page(page, a, b)
     with stage_display(quiet=json) as display:
@@ -106,7 +107,7 @@ def diff(
 
 
 def _bundle_for_page(page: Path, a: str, b: str | None) -> Bundle:
-    from dlzoo.export.bundle import Bundle
+    from dlzoo.runtime.bundle.bundle import Bundle
 
     folders = [side for side in (a, b) if side is not None and Path(side).is_dir()]
     graphs = [side for side in (a, b) if side is not None and side.endswith(".onnx")]

@@ -17,7 +17,7 @@ def doctor(
     from dataclasses import asdict
 
     from dlzoo.cli.console import print_document, print_lines, print_table
-    from dlzoo.runtime.providers import diagnose
+    from dlzoo.runtime.session.doctor import diagnose
 
     findings = diagnose()
     if json:

@@ -66,7 +66,7 @@ def evaluate(
         print_table,
         stage_display,
     )
-    from dlzoo.evaluation import evaluate as evaluate_model
+    from dlzoo.export.evaluate.evaluation import evaluate as evaluate_model
 
     with stage_display(quiet=json) as display:
         result = evaluate_model(

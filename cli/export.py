@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dlzoo.errors import ArgumentError, ProofError
+from dlzoo.errors import ArgumentError
 
 
 def export(
@@ -86,7 +86,7 @@ def export(
     The bundle holds the model, the data that prove it, and a report. Where the proof fails,
     nothing is written and the exit status is 1.
     """
-    from dlzoo.export.image_size import parse_image_size
+    from dlzoo.export.plan.image_size import parse_image_size
 
     asked: dict[str, Any] = {
         "opset": opset,
@@ -98,11 +98,12 @@ def export(
     }
     from dlzoo.cli.console import print_document, print_note, stage_display
     from dlzoo.cli.report_text import print_export
-    from dlzoo.export.input_spec import parse_input_spec
     from dlzoo.export.lowering.operators import OPERATORS
     from dlzoo.export.lowering.registry import parse_overrides
-    from dlzoo.export.onnx_from_torch import ExportOptions
-    from dlzoo.proof import export_and_report
+    from dlzoo.export.plan.options import ExportOptions
+    from dlzoo.export.prove.proof import export_and_report
+    from dlzoo.runtime.proof.report import ProofError
+    from dlzoo.zoo.sources.input_spec import parse_input_spec
 
     asked["lowerings"] = parse_overrides(lowering or (), OPERATORS)
     specs = [parse_input_spec(text) for text in input or ()]

@@ -18,7 +18,7 @@ def info(
 ) -> None:
     """Show one model: cost, weights, paper, layers."""
     from dlzoo.cli.console import print_document, print_facts, print_lines, print_table
-    from dlzoo.zoo.registry import get_card
+    from dlzoo.zoo.catalog import get_card
     from dlzoo.zoo.summary import summarize_card
 
     card = get_card(model)

@@ -8,7 +8,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dlzoo import __version__
 from dlzoo.cli import (
     classify,
     deploy,
@@ -25,6 +24,7 @@ from dlzoo.cli import (
 )
 from dlzoo.cli.interrupt import reliable_interrupts
 from dlzoo.errors import DlzooError
+from dlzoo.version import __version__
 
 # Plain help: rich's boxes would double the start-up time of every command.
 app = typer.Typer(

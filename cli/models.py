@@ -13,7 +13,8 @@ def models(
 ) -> None:
     """List the models of the zoo."""
     from dlzoo.cli.console import print_document, print_lines, print_table
-    from dlzoo.zoo.registry import Card, list_models
+    from dlzoo.zoo.catalog import list_models
+    from dlzoo.zoo.registry import Card
 
     cards = list_models()
     if json:

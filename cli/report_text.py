@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from dlzoo.cli.console import print_facts, print_lines, print_table
 
 if TYPE_CHECKING:
-    from dlzoo.export.bundle import Bundle
-    from dlzoo.runtime.validate import CandidateResult, Report
+    from dlzoo.runtime.bundle.bundle import Bundle
+    from dlzoo.runtime.proof.report import CandidateResult, Report
 
 _HOW_TO_READ = (
     "rho2 and rhomax are the ONNX model's error, root mean square and worst element, as a "

@@ -10,7 +10,7 @@ import typer
 from dlzoo.errors import ArgumentError, InstallationError
 
 if TYPE_CHECKING:
-    from dlzoo.runtime.serve.settings import Listening
+    from dlzoo.runtime.serve.process.settings import Listening
 
 
 def serve(
@@ -123,13 +123,13 @@ def serve(
     import logging
 
     try:
-        from dlzoo.runtime.serve.address import Address
-        from dlzoo.runtime.serve.batching import BatchSettings
-        from dlzoo.runtime.serve.event_loop import run_until_complete
         from dlzoo.runtime.serve.limits import Limits
-        from dlzoo.runtime.serve.served_model import ModelSettings
-        from dlzoo.runtime.serve.server import serve as run_server
-        from dlzoo.runtime.serve.settings import ServerSettings
+        from dlzoo.runtime.serve.models.batching import BatchSettings
+        from dlzoo.runtime.serve.models.served_model import ModelSettings
+        from dlzoo.runtime.serve.process.address import Address
+        from dlzoo.runtime.serve.process.event_loop import run_until_complete
+        from dlzoo.runtime.serve.process.server import serve as run_server
+        from dlzoo.runtime.serve.process.settings import ServerSettings
         from dlzoo.runtime.serve.workers.supervisor import serve_with_workers
     except ModuleNotFoundError as error:
         raise InstallationError(

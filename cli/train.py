@@ -10,8 +10,8 @@ import typer
 from dlzoo.errors import ArgumentError, InterruptedRunError
 
 if TYPE_CHECKING:
-    from dlzoo.training import Run
-    from dlzoo.zoo.train.recipe import Recipe
+    from dlzoo.zoo.train.recipes.recipe import Recipe
+    from dlzoo.zoo.training import Run
 
 
 def train(
@@ -119,7 +119,7 @@ def train(
 def _run(plan: Recipe, folder: Path, *, is_resumed: bool, device: str, json: bool) -> None:
     from dlzoo.cli.console import print_document, print_note
     from dlzoo.cli.training_display import print_run, training_display
-    from dlzoo.training import train as train_network
+    from dlzoo.zoo.training import train as train_network
 
     try:
         with training_display(quiet=json) as display:
@@ -171,15 +171,15 @@ def _chosen_recipe(
     changes: dict[str, Any],
     settings: list[str],
 ) -> Recipe:
-    from dlzoo.zoo.train.recipe import ModelSettings, Recipe
-    from dlzoo.zoo.train.recipe_file import (
+    from dlzoo.zoo.train.recipes.recipe import ModelSettings, Recipe
+    from dlzoo.zoo.train.recipes.recipe_file import (
         find_recipe,
         parse_change,
         read_recipe_text,
         recipe_from_toml,
         recipe_to_toml,
     )
-    from dlzoo.zoo.train.resolution import resolve_recipe
+    from dlzoo.zoo.train.recipes.resolution import resolve_recipe
 
     changes |= dict(parse_change(text) for text in settings)
     if model is not None:
@@ -200,7 +200,7 @@ def _chosen_recipe(
 
 
 def _recipe_of(run: Path) -> Recipe:
-    from dlzoo.zoo.train.run_folder import RunFolder
+    from dlzoo.zoo.train.run.run_folder import RunFolder
 
     return RunFolder.open(run).recipe
 
@@ -246,14 +246,14 @@ def _parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def _print_recipe(plan: Recipe) -> None:
-    from dlzoo.zoo.train.recipe_file import recipe_to_toml
+    from dlzoo.zoo.train.recipes.recipe_file import recipe_to_toml
 
     print(recipe_to_toml(plan), end="")
 
 
 def _plot_schedule(plan: Recipe, path: Path) -> None:
-    from dlzoo.training import schedule_plot
-    from dlzoo.zoo.train.checkpoint import replaced_file
+    from dlzoo.zoo.train.run.checkpoint import replaced_file
+    from dlzoo.zoo.training import schedule_plot
 
     if path.suffix != ".svg":
         raise ArgumentError(

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from dlzoo.cli.console import print_lines
 
 if TYPE_CHECKING:
-    from dlzoo.training import Run
-    from dlzoo.zoo.train.reports import EpochReport, StepReport
+    from dlzoo.zoo.train.loop.reports import EpochReport, StepReport
+    from dlzoo.zoo.training import Run
 
 #: The figure that a person reads first, and what it is called.
 _FIGURES = {"top1_percent": "top-1", "map_percent": "mAP"}
@@ -41,7 +41,7 @@ class TrainingDisplay:
 
     def report(self, report: StepReport | EpochReport) -> None:
         """Show a step, or print an epoch's line."""
-        from dlzoo.zoo.train.reports import StepReport
+        from dlzoo.zoo.train.loop.reports import StepReport
 
         if isinstance(report, StepReport):
             if self._progress is not None and self._task is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlzoo.errors import ArgumentError, ProofError
+from dlzoo.errors import ArgumentError
 
 
 def verify(
@@ -92,10 +92,11 @@ def verify(
     from dlzoo.api import verify as verify_bundle
     from dlzoo.cli.console import print_document, stage_display
     from dlzoo.cli.report_text import print_report
+    from dlzoo.runtime.proof.report import ProofError
 
     tolerance = None
     if rtol is not None or atol is not None:
-        from dlzoo.runtime.recorded import Tolerance
+        from dlzoo.runtime.proof.recorded import Tolerance
 
         tolerance = Tolerance(rtol=rtol or 0.0, atol=atol or 0.0)
     if server is not None:

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlzoo.errors import ArgumentError, ProofError
+from dlzoo.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from dlzoo.runtime.recorded import Tolerance
+    from dlzoo.runtime.proof.recorded import Tolerance
     from dlzoo.runtime.remote.images import ImageAgreement
     from dlzoo.runtime.remote.verify import RemoteReport
 
@@ -33,11 +33,12 @@ def verify_server(
         ServerError: the server is away, has no such model, or speaks another protocol.
     """
     from dlzoo.cli.console import print_document, stage_display
-    from dlzoo.comparison import RHO2_LIMIT, RHOMAX_LIMIT
-    from dlzoo.export.bundle import Bundle
+    from dlzoo.runtime.bundle.bundle import Bundle
+    from dlzoo.runtime.proof.limits import RHO2_LIMIT, RHOMAX_LIMIT
+    from dlzoo.runtime.proof.report import ProofError
+    from dlzoo.runtime.remote.connect import connect
     from dlzoo.runtime.remote.expectation import expectation_of, recorded_expectation
     from dlzoo.runtime.remote.images import compare_images
-    from dlzoo.runtime.remote.model import connect
     from dlzoo.runtime.remote.verify import report_images, verify_remote
 
     opened = None

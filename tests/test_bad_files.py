@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from dlzoo_process import run_dlzoo
 from onnx import numpy_helper
 
 import dlzoo
 from dlzoo.errors import BundleError, DlzooError
+from tests.support.dlzoo_process import run_dlzoo
 
 BAD = sorted((Path(__file__).parent / "onnx").glob("bad_*.onnx"))
 

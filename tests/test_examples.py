@@ -23,7 +23,7 @@ def test_the_trained_bundle_is_proved() -> None:
 
 
 def test_the_trained_bundle_says_how_it_was_trained() -> None:
-    from dlzoo.zoo.train.recipe_file import recipe_from_toml
+    from dlzoo.zoo.train.recipes.recipe_file import recipe_from_toml
 
     manifest = json.loads((TRAINED / "bundle" / "manifest.json").read_text())
     training = manifest["card"]["training"]
@@ -38,7 +38,7 @@ def test_the_trained_bundle_says_how_it_was_trained() -> None:
 
 
 def test_the_trained_bundle_is_as_good_as_stated() -> None:
-    from dlzoo.evaluation import evaluate
+    from dlzoo.export.evaluate.evaluation import evaluate
     from dlzoo.image_file import Geometry
     from dlzoo.zoo.data.dataset_source import load_dataset
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import dlzoo
-from dlzoo.errors import ArgumentError, ExportError, ProofError
+from dlzoo.errors import ArgumentError, ExportError
+from dlzoo.runtime.proof.report import ProofError
 from dlzoo.testing import assert_onnx_parity
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "test_my_network.py"

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from dlzoo import __version__
 from dlzoo.errors import DownloadError, StorageError
+from dlzoo.version import __version__
 
 Progress = Callable[[int, int], None]
 

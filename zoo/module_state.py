@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 _CONTAINERS = (dict, list, set)
@@ -43,3 +44,30 @@ def attributes_restored(module: nn.Module) -> Iterator[None]:
                     container.update(content)
             part.__dict__.clear()
             part.__dict__.update(attributes)
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module, notes: list[str]) -> Iterator[None]:
+    """Put every submodule into eval mode, and back into the one it was in; say so if it mattered.
+
+    torch's random stream and the fused attention kernel, which has no ONNX form, are restored too.
+    """
+    modes = [(child, child.training) for child in module.modules()]
+    num_training = sum(training for _, training in modes)
+    has_fast_path = torch.backends.mha.get_fastpath_enabled()
+    try:
+        module.eval()
+        for child, _ in modes:
+            child.training = False  # where a class overrides train() to keep some of it on
+        torch.backends.mha.set_fastpath_enabled(False)
+        if num_training:
+            notes.append(
+                f"{num_training} of {len(modes)} modules were in training mode: the network was "
+                "exported in eval mode (no dropout, fixed statistics) and set back."
+            )
+        with torch.random.fork_rng(devices=[]), attributes_restored(module):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(has_fast_path)
+        for child, training in modes:
+            child.training = training

@@ -14,13 +14,13 @@ from torch import nn
 
 from dlzoo.errors import CheckpointMismatchError, WeightsError
 from dlzoo.zoo.download import Progress, download, file_name, sha256_of_file, weights_folder
+from dlzoo.zoo.initialization.draws import PortableDraws
+from dlzoo.zoo.initialization.signal import give_signal
 from dlzoo.zoo.registry import Card, Preprocessing, PublishedWeights
 from dlzoo.zoo.state_dict import copy_state_dict as copy_state_dict
 from dlzoo.zoo.state_dict import require_finite_weights as require_finite_weights
 from dlzoo.zoo.state_dict import sha256_of_state_dict as sha256_of_state_dict
 from dlzoo.zoo.state_dict_file import load_state_dict_file as load_state_dict_file
-from dlzoo.zoo.train.draws import PortableDraws
-from dlzoo.zoo.train.initialization import give_signal
 
 #: Arguments of builders that leave every output of a trained network as it is.
 HARMLESS_ARGUMENTS = frozenset({"dropout", "aux_dropout", "aux_logits", "stochastic_depth"})
@@ -63,7 +63,7 @@ def build_with_weights(
     """Build a model of the zoo in eval mode, with weights.
 
     Random weights are drawn by the builder's own scheme and then given signal
-    (:func:`~dlzoo.zoo.train.initialization.give_signal`); equal seeds give equal bytes on any
+    (:func:`~dlzoo.zoo.initialization.signal.give_signal`); equal seeds give equal bytes on any
     machine, and torch's global generator is left as it was. Weights from a file are converted
     to the model's float32 (which is exact for 16-bit ones).
 

@@ -45,9 +45,9 @@ class RayServe(Server):
         return installed_version(self._python, "ray")
 
     def start_of(self, model: Model, folder: Path, ports: Ports) -> Start:
-        from dlzoo.export.bundle import Bundle
-        from dlzoo.export.deploy.deployment import deploy_bundle
-        from dlzoo.export.deploy.options import DeployOptions
+        from dlzoo.runtime.bundle.bundle import Bundle
+        from dlzoo.runtime.deploy.deployment import deploy_bundle
+        from dlzoo.runtime.deploy.options import DeployOptions
 
         application = folder / "ray"
         shutil.rmtree(application, ignore_errors=True)

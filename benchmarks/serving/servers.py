@@ -132,7 +132,7 @@ class DlzooServer(Server):
     name = "dlzoo"
 
     def prepare(self) -> str:
-        from dlzoo import __version__
+        from dlzoo.version import __version__
 
         return __version__
 

@@ -44,9 +44,9 @@ class TritonServer(Server):
         return "2.51 core, Python onnxruntime backend"
 
     def start_of(self, model: Model, folder: Path, ports: Ports) -> Start:
-        from dlzoo.export.bundle import Bundle
-        from dlzoo.export.deploy.deployment import deploy_bundle
-        from dlzoo.export.deploy.options import DeployOptions
+        from dlzoo.runtime.bundle.bundle import Bundle
+        from dlzoo.runtime.deploy.deployment import deploy_bundle
+        from dlzoo.runtime.deploy.options import DeployOptions
 
         repository, backends = folder / "models", folder / "backends"
         shutil.rmtree(repository, ignore_errors=True)

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from dlzoo.errors import ExportError
-from dlzoo.export.bundle import CUSTOM_DOMAIN
+from dlzoo.runtime.session.native_library import CUSTOM_DOMAIN
 
 #: The version of domain ``dlzoo`` that its functions and kernels belong to.
 DOMAIN_VERSION = 1

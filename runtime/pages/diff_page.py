@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlzoo.export.bundle import Bundle, GoldenSet
-from dlzoo.runtime.diff_report import DiffReport
-from dlzoo.runtime.layer_errors import LayerError, LayerErrors
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.bundle.golden_set import GoldenSet
+from dlzoo.runtime.diff.diff_report import DiffReport
 from dlzoo.runtime.pages.report_page import report_page
-from dlzoo.runtime.tapped_session import Setting
+from dlzoo.runtime.proof.layer_errors import LayerError, LayerErrors
+from dlzoo.runtime.session.tapped_session import Setting
 
 
 def diff_page(report: DiffReport, bundle: Bundle) -> str:

@@ -19,7 +19,7 @@ from dlzoo.runtime.pages.html_pieces import (
 )
 
 if TYPE_CHECKING:
-    from dlzoo.export.bundle import Manifest
+    from dlzoo.runtime.bundle.manifest import Manifest
 
 #: ONNX operators and paths that are named before the others are counted.
 _NUM_OPERATORS, _NUM_PATHS = 6, 3

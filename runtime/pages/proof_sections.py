@@ -23,7 +23,7 @@ from dlzoo.runtime.pages.html_pieces import (
 )
 
 if TYPE_CHECKING:
-    from dlzoo.export.bundle import Manifest
+    from dlzoo.runtime.bundle.manifest import Manifest
 
 Parity = Mapping[str, Any]
 

@@ -26,7 +26,7 @@ from dlzoo.runtime.pages.proof_sections import (
 from dlzoo.runtime.pages.style import STYLE
 
 if TYPE_CHECKING:
-    from dlzoo.export.bundle import Manifest
+    from dlzoo.runtime.bundle.manifest import Manifest
 
 Parity = Mapping[str, Any]
 

@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 
 from dlzoo.errors import ArgumentError
-from dlzoo.export.bundle import (
-    Bundle,
-    GoldenSet,
-    TensorSpec,
-    read_onnx_header,
-    read_test_data_set,
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.bundle.golden_set import GoldenSet, read_test_data_set
+from dlzoo.runtime.onnx_reader.onnx_header import read_onnx_header
+from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
+from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS
+from dlzoo.runtime.proof.declarations import axis_faults, declaration_faults, replayed_axes
+from dlzoo.runtime.proof.divergence import DIVERGENCES, Divergence
+from dlzoo.runtime.proof.recorded import (
+    Tolerance,
+    data_folders,
+    floor_of,
+    recorded_golden_sets,
 )
-from dlzoo.runtime.compare import UNIT_ROUNDOFFS
-from dlzoo.runtime.declarations import axis_faults, declaration_faults, replayed_axes
-from dlzoo.runtime.divergence import DIVERGENCES, Divergence
-from dlzoo.runtime.recorded import Tolerance, data_folders, floor_of, recorded_golden_sets
-from dlzoo.runtime.report import Power, power_from_json
-from dlzoo.runtime.validate import coarsest_unit_roundoff
+from dlzoo.runtime.proof.report import Power, power_from_json
+from dlzoo.runtime.proof.validate import coarsest_unit_roundoff
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dlzoo.errors import ArgumentError, BundleError, DataError
-from dlzoo.export.bundle import Bundle
-from dlzoo.runtime.classify import network_input
-from dlzoo.runtime.compare import UNIT_ROUNDOFFS
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.images.classify import network_input
+from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS
 from dlzoo.runtime.remote.model import RefusedError, RemoteFacts, RemoteModel
-from dlzoo.runtime.session import open_session
+from dlzoo.runtime.session.session import open_session
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
 _NUM_SHOWN = 3

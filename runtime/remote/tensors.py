@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dlzoo.errors import ArgumentError
-from dlzoo.runtime.serve.datatypes import (
+from dlzoo.runtime.protocol.datatypes import (
     DATATYPES,
     NUMPY_DTYPES,
     array_from_bytes,
     bytes_from_array,
 )
-from dlzoo.runtime.serve.refusal import RefusalError
+from dlzoo.runtime.protocol.refusal import RefusalError
 
 #: Bytes of one answer that are believed: beyond it a shape is nonsense.
 _MAX_ELEMENTS = 2**31

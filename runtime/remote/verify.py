@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from dlzoo.export.bundle import GoldenSet, TensorSpec
-from dlzoo.runtime.compare import compare_outputs
+from dlzoo.runtime.bundle.golden_set import GoldenSet
+from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
+from dlzoo.runtime.proof.compare import compare_outputs
+from dlzoo.runtime.proof.report import CandidateResult, Report, Verdict, judge
+from dlzoo.runtime.proof.stage_clock import StageClock
 from dlzoo.runtime.remote.expectation import Expectation
 from dlzoo.runtime.remote.images import ImageAgreement
 from dlzoo.runtime.remote.model import RefusedError, RemoteFacts, RemoteModel, RemoteTensor
 from dlzoo.runtime.remote.tensors import datatype_named
-from dlzoo.runtime.report import CandidateResult, Report, Verdict, judge
-from dlzoo.runtime.stage_clock import StageClock
 
 #: Requests that are timed, at most, and for how long: a p99 of fewer says little.
 _NUM_TIMED, _MAX_TIMED_S = 200, 5.0

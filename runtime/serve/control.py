@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dlzoo.runtime.serve.statistics import Statistics
+from dlzoo.runtime.serve.models.statistics import Statistics
 
 if TYPE_CHECKING:
-    from dlzoo.runtime.serve.repository import IndexEntry
-    from dlzoo.runtime.serve.served import Served
+    from dlzoo.runtime.serve.models.repository import IndexEntry
 
 
 @dataclass(frozen=True)
@@ -35,20 +32,6 @@ class ProcessCounts:
     num_unauthenticated: int
     models: list[ModelCounts]
 
-    @classmethod
-    def of(cls, served: Served, worker: str = "") -> ProcessCounts:
-        """The counts of this process as they are now."""
-        return cls(
-            worker,
-            os.getpid(),
-            served.is_ready,
-            served.num_unauthenticated,
-            [
-                ModelCounts(model.name, model.version, model.num_waiting, model.statistics)
-                for model in served.repository.models()
-            ],
-        )
-
 
 class Control(Protocol):
     """Asks every process of a server."""
@@ -64,29 +47,6 @@ class Control(Protocol):
 
     async def counts(self) -> list[ProcessCounts]:
         """What each process counted."""
-
-
-class OwnControl:
-    """The control of a server that is one process."""
-
-    def __init__(self, served: Served) -> None:
-        self._served = served
-
-    async def load(self, name: str) -> None:
-        """Load a model, or load it again."""
-        await self._served.repository.load(name)
-
-    async def unload(self, name: str) -> None:
-        """Take no more requests for a model."""
-        await self._served.repository.unload(name)
-
-    async def index(self) -> list[IndexEntry]:
-        """Every version that lies in the folders or is loaded."""
-        return await asyncio.to_thread(self._served.repository.index)
-
-    async def counts(self) -> list[ProcessCounts]:
-        """What this process counted."""
-        return [ProcessCounts.of(self._served)]
 
 
 def statistics_json(

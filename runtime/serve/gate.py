@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from dlzoo.runtime.serve.refusal import Reason, RefusalError
+from dlzoo.runtime.protocol.refusal import Reason, RefusalError
 from dlzoo.runtime.serve.served import Served
 
 Scope = MutableMapping[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dlzoo.runtime.serve.refusal import Reason, RefusalError
+from dlzoo.runtime.protocol.refusal import Reason, RefusalError
 
 _MIB = 2**20
 

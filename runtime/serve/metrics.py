@@ -13,9 +13,9 @@ from prometheus_client.core import (
     Metric,
 )
 
-from dlzoo import __version__
 from dlzoo.runtime.serve.control import ProcessCounts
-from dlzoo.runtime.serve.statistics import LATENCY_BUCKETS_S
+from dlzoo.runtime.serve.models.statistics import LATENCY_BUCKETS_S
+from dlzoo.version import __version__
 
 
 class ServingCollector:

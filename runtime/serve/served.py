@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
-from dlzoo import __version__
-from dlzoo.runtime.serve.control import Control, OwnControl
-from dlzoo.runtime.serve.infer_request import (
+from dlzoo.runtime.serve.control import Control, ModelCounts, ProcessCounts
+
+if TYPE_CHECKING:
+    from dlzoo.runtime.serve.models.repository import IndexEntry
+
+
+from dlzoo.runtime.protocol.refusal import Reason, RefusalError
+from dlzoo.runtime.serve.limits import ByteBudget, Limits
+from dlzoo.runtime.serve.models.infer_request import (
     InferRequest,
     OutputTensor,
     check_outputs,
     chosen_outputs,
 )
-from dlzoo.runtime.serve.limits import ByteBudget, Limits
-from dlzoo.runtime.serve.refusal import Reason, RefusalError
-from dlzoo.runtime.serve.repository import Repository
-from dlzoo.runtime.serve.served_model import ServedModel
+from dlzoo.runtime.serve.models.repository import Repository
+from dlzoo.runtime.serve.models.served_model import ServedModel
+from dlzoo.version import __version__
 
 #: The extensions of the protocol, by the names that Triton gives them.
 EXTENSIONS = [
@@ -54,6 +60,19 @@ class Served:
     def metadata(self) -> dict[str, Any]:
         """The protocol's server metadata."""
         return {"name": "dlzoo", "version": __version__, "extensions": EXTENSIONS}
+
+    def counts(self, worker: str = "") -> ProcessCounts:
+        """The counts of this process as they are now; ``worker`` is its number, if it has one."""
+        return ProcessCounts(
+            worker,
+            os.getpid(),
+            self.is_ready,
+            self.num_unauthenticated,
+            [
+                ModelCounts(model.name, model.version, model.num_waiting, model.statistics)
+                for model in self.repository.models()
+            ],
+        )
 
     async def infer(
         self, name: str, version: str, request: InferRequest, deadline_s: float | None = None
@@ -93,3 +112,26 @@ class Served:
                 "this server's models are fixed: it was started with --fixed-models",
                 Reason.FORBIDDEN,
             )
+
+
+class OwnControl:
+    """The control of a server that is one process."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    async def load(self, name: str) -> None:
+        """Load a model, or load it again."""
+        await self._served.repository.load(name)
+
+    async def unload(self, name: str) -> None:
+        """Take no more requests for a model."""
+        await self._served.repository.unload(name)
+
+    async def index(self) -> list[IndexEntry]:
+        """Every version that lies in the folders or is loaded."""
+        return await asyncio.to_thread(self._served.repository.index)
+
+    async def counts(self) -> list[ProcessCounts]:
+        """What this process counted."""
+        return [self._served.counts()]

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from dlzoo_process import run_dlzoo
+
+from tests.support.dlzoo_process import run_dlzoo
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from dlzoo_process import run_dlzoo
-from small_bundle import small_bundle
+
+from tests.support.dlzoo_process import run_dlzoo
+from tests.support.small_bundle import small_bundle
 
 
 @pytest.fixture(scope="module")

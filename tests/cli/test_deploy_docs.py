@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from dlzoo_process import run_dlzoo
 
 from dlzoo.cli.main import app
+from tests.support.dlzoo_process import run_dlzoo
 
 PAGES = sorted((Path(__file__).resolve().parents[2] / "docs" / "deploy").glob("*.md"))
 
@@ -19,7 +19,7 @@ def commands_of(page: Path) -> list[list[str]]:
 
 
 def test_every_target_has_a_page() -> None:
-    from dlzoo.export.deploy.deployment import TARGETS
+    from dlzoo.runtime.deploy.deployment import TARGETS
 
     assert {page.stem for page in PAGES} == {*TARGETS, "verify_server"}
 

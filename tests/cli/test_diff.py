@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from dlzoo_process import run_dlzoo
 from onnx import numpy_helper
+
+from tests.support.dlzoo_process import run_dlzoo
 
 
 @pytest.fixture(scope="module")

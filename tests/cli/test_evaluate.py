@@ -19,13 +19,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from PIL import Image
-from training_runs import network_file, small_recipe
 
 from dlzoo.api import export_model
 from dlzoo.cli.main import main
-from dlzoo.export.bundle import Bundle, write_manifest
-from dlzoo.training import train
-from dlzoo.zoo.train.run_folder import RunFolder
+from dlzoo.runtime.bundle.bundle import Bundle, write_manifest
+from dlzoo.zoo.train.run.run_folder import RunFolder
+from dlzoo.zoo.training import train
+from tests.support.training_runs import network_file, small_recipe
 
 
 @dataclass

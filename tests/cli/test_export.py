@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from dlzoo_process import run_dlzoo
+
+from tests.support.dlzoo_process import run_dlzoo
 
 KEYS = {"verdict", "bundle", "opset", "candidates", "power", "dynamic_axes", "seconds"}
 

@@ -4,8 +4,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from dlzoo_process import run_dlzoo
-from served_bundles import break_model, mean_bundle
+
+from tests.support.dlzoo_process import run_dlzoo
+from tests.support.served_bundles import break_model, mean_bundle
 
 FREE = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_runs import network_file
 
 from dlzoo.cli.main import main
-from dlzoo.training import train
-from dlzoo.zoo.train.reports import EpochReport
-from dlzoo.zoo.train.run_folder import RunFolder
+from dlzoo.zoo.train.loop.reports import EpochReport
+from dlzoo.zoo.train.run.run_folder import RunFolder
+from dlzoo.zoo.training import train
+from tests.support.training_runs import network_file
 
 
 @dataclass
@@ -177,7 +177,7 @@ def test_lines_go_to_stdout_and_progress_to_the_terminal() -> None:
     """With stderr on a terminal and stdout in a file, as in ``dlzoo train … > log``."""
     code = (
         "from dlzoo.cli.training_display import training_display\n"
-        "from dlzoo.zoo.train.reports import EpochReport\n"
+        "from dlzoo.zoo.train.loop.reports import EpochReport\n"
         "row = {'epoch': 1, 'train_loss': 0.5, 'images_per_second': 1.0, 'seconds': 1.0}\n"
         "with training_display() as display:\n"
         "    display.report(EpochReport(row, 2, True))\n"

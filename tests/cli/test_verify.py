@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from dlzoo_process import run_dlzoo
 
-from dlzoo.export.bundle import encode_tensor, read_onnx_header
+from dlzoo.runtime.onnx_reader.onnx_header import read_onnx_header
+from dlzoo.runtime.onnx_reader.tensor_proto import encode_tensor
+from tests.support.dlzoo_process import run_dlzoo
 
 #: An import of torch or onnx fails, as where they are not installed.
 WITHOUT_TORCH = """

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dlzoo_process import run_dlzoo
-from small_bundle import small_bundle
 
-from dlzoo.export.bundle import Bundle
+from dlzoo.runtime.bundle.bundle import Bundle
+from tests.support.dlzoo_process import run_dlzoo
+from tests.support.small_bundle import small_bundle
 
-TESTS = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,7 @@ def started(*command: str | Path) -> Iterator[dict[str, object]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        cwd=ROOT,
     )
     assert process.stdout is not None
     try:
@@ -47,7 +48,7 @@ def started(*command: str | Path) -> Iterator[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def lying_server(bundle: Bundle) -> Iterator[str]:
-    for ports in started(TESTS / "open_inference_server.py", bundle.model_path):
+    for ports in started("-m", "tests.support.open_inference_server", bundle.model_path):
         yield f"http://127.0.0.1:{ports['http']}"
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from dlzoo_process import run_dlzoo
+from tests.support.dlzoo_process import run_dlzoo
 
 
 def test_models_lists_every_card_once() -> None:

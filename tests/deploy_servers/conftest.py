@@ -12,10 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from server_environments import environment_with, free_ports, run_or_skip, wait_until_ready
-from small_bundle import small_bundle
 
-from dlzoo.export.bundle import Bundle
+from dlzoo.runtime.bundle.bundle import Bundle
+from tests.support.server_environments import (
+    environment_with,
+    free_ports,
+    run_or_skip,
+    wait_until_ready,
+)
+from tests.support.small_bundle import small_bundle
 
 TRITON = "nvidia-pytriton==0.7.0"
 HERE = Path(__file__).resolve().parent

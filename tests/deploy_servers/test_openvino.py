@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from server_environments import environment_with
 
-from dlzoo.export.bundle import Bundle, GoldenSet
-from dlzoo.export.deploy.deployment import deploy_bundle
-from dlzoo.export.deploy.options import DeployOptions
-from dlzoo.runtime.compare import UNIT_ROUNDOFFS, Comparison, compare_outputs
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.bundle.golden_set import GoldenSet
+from dlzoo.runtime.deploy.deployment import deploy_bundle
+from dlzoo.runtime.deploy.options import DeployOptions
+from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS, Comparison, compare_outputs
+from tests.support.server_environments import environment_with
 
 pytestmark = pytest.mark.slow
 

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dlzoo_process import run_dlzoo
-from server_environments import environment_with, free_ports, wait_until_ready
 
 from dlzoo.errors import ServerError
-from dlzoo.export.bundle import Bundle
-from dlzoo.export.deploy.deployment import check_deployment, deploy_bundle
-from dlzoo.export.deploy.options import DeployOptions
-from dlzoo.runtime.remote.model import RefusedError, connect
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.deploy.deployment import check_deployment, deploy_bundle
+from dlzoo.runtime.deploy.options import DeployOptions
+from dlzoo.runtime.remote.connect import connect
+from dlzoo.runtime.remote.model import RefusedError
+from tests.support.dlzoo_process import run_dlzoo
+from tests.support.server_environments import environment_with, free_ports, wait_until_ready
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

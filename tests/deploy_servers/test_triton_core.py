@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dlzoo_process import run_dlzoo
-from small_bundle import small_bundle
 
-from dlzoo.export.bundle import Bundle
-from dlzoo.export.deploy.deployment import check_deployment, deploy_bundle
-from dlzoo.export.deploy.options import DeployOptions
-from dlzoo.runtime.remote.model import connect
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.deploy.deployment import check_deployment, deploy_bundle
+from dlzoo.runtime.deploy.options import DeployOptions
+from dlzoo.runtime.remote.connect import connect
+from tests.support.dlzoo_process import run_dlzoo
+from tests.support.small_bundle import small_bundle
 
 pytestmark = pytest.mark.slow
 

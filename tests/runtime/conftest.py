@@ -10,19 +10,13 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from manifests import make_manifest
 from onnx import helper, numpy_helper
 
-from dlzoo.export.bundle import (
-    AxisRange,
-    Bundle,
-    GoldenSet,
-    NoiseFloor,
-    TensorSpec,
-    write_golden_set,
-    write_manifest,
-    write_parity,
-)
+from dlzoo.runtime.bundle.bundle import Bundle, write_manifest, write_parity
+from dlzoo.runtime.bundle.golden_set import GoldenSet, NoiseFloor, write_golden_set
+from dlzoo.runtime.bundle.manifest_fields import AxisRange
+from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
+from tests.support.manifests import make_manifest
 
 # Shape legend: N batch, C channels, H and W height and width, K classes.
 Weights = dict[str, np.ndarray[Any, Any]]

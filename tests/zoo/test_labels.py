@@ -2,8 +2,8 @@
 
 import pytest
 
+from dlzoo.zoo.catalog import list_models
 from dlzoo.zoo.data.labels import load_labels
-from dlzoo.zoo.registry import list_models
 
 
 def test_imagenet_names_in_wordnet_order() -> None:

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import Tensor
-from weight_files import LENET, assert_equal, error_of, save, small, state_dict_of
 
 from dlzoo.errors import CheckpointMismatchError, DownloadError, WeightsError
-from dlzoo.zoo.registry import Card, PublishedWeights, get_card
-from dlzoo.zoo.weights import WeightsOrigin, build_with_weights, sha256_of_state_dict
+from dlzoo.zoo.catalog import get_card
+from dlzoo.zoo.registry import Card, PublishedWeights
+from dlzoo.zoo.state_dict import sha256_of_state_dict
+from dlzoo.zoo.weights import WeightsOrigin, build_with_weights
+from tests.support.weight_files import (
+    LENET,
+    assert_equal,
+    error_of,
+    save,
+    small,
+    state_dict_of,
+)
 
 if TYPE_CHECKING:
     from tests.zoo.conftest import FileServer

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from weight_files import WAYS_TO_SAVE, error_of, save, state_dict_of
 
 from dlzoo.errors import NonFiniteWeightsError, UnsafeCheckpointError, WeightsError
-from dlzoo.zoo.weights import require_finite_weights
+from dlzoo.zoo.state_dict import require_finite_weights
+from tests.support.weight_files import WAYS_TO_SAVE, error_of, save, state_dict_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dlzoo.errors import ArgumentError
-from dlzoo.zoo.registry import get_card
+from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.summary import summarize_card, summarize_model
 
 FLOAT_BYTES = 4

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from weight_files import (
+
+from dlzoo.errors import CheckpointMismatchError
+from dlzoo.zoo.catalog import get_card
+from dlzoo.zoo.state_dict import copy_state_dict, sha256_of_state_dict
+from dlzoo.zoo.state_dict_file import load_state_dict_file
+from dlzoo.zoo.weights import WeightsOrigin, build_with_weights
+from tests.support.weight_files import (
     LENET,
     WAYS_TO_SAVE,
     assert_equal,
@@ -18,16 +24,6 @@ from weight_files import (
     save,
     small,
     state_dict_of,
-)
-
-from dlzoo.errors import CheckpointMismatchError
-from dlzoo.zoo.registry import get_card
-from dlzoo.zoo.weights import (
-    WeightsOrigin,
-    build_with_weights,
-    copy_state_dict,
-    load_state_dict_file,
-    sha256_of_state_dict,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlzoo.errors import DlzooError
 from dlzoo.export.lowering.native.build import build_library
-from dlzoo.export.native_library import (
+from dlzoo.runtime.session.native_library import (
     BUILD_COMMAND,
     NATIVE_LIBRARY_VARIABLE,
     packaged_library_path,

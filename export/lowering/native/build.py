@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from dlzoo.errors import NativeLibraryError, StorageError
-from dlzoo.export.native_library import (
+from dlzoo.runtime.session.native_library import (
     NATIVE_ABI_VERSION,
     NATIVE_LIBRARY_VARIABLE,
     NATIVE_ORT_API_VERSION,

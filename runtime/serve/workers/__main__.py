@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 
-from dlzoo.runtime.serve.event_loop import run_until_complete
+from dlzoo.runtime.serve.process.event_loop import run_until_complete
 from dlzoo.runtime.serve.workers.worker import Worker
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dlzoo.errors import DlzooError, describe_exception
-from dlzoo.runtime.serve.refusal import Reason, RefusalError
+from dlzoo.runtime.protocol.refusal import Reason, RefusalError
 
 _logger = logging.getLogger("dlzoo.serve")
 _LENGTH = struct.Struct("!I")

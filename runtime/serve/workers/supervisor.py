@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from dlzoo.errors import ArgumentError, BundleError, DlzooError, ServerError
-from dlzoo.runtime.serve.address import Address
+from dlzoo.runtime.protocol.refusal import Reason, RefusalError
 from dlzoo.runtime.serve.control import ProcessCounts
-from dlzoo.runtime.serve.listeners import check_certificate, http_url
-from dlzoo.runtime.serve.refusal import Reason, RefusalError
-from dlzoo.runtime.serve.repository import LoadedVersion
-from dlzoo.runtime.serve.served_model import ModelSettings
-from dlzoo.runtime.serve.settings import Listening, ServerSettings
-from dlzoo.runtime.serve.sockets import bound_socket
-from dlzoo.runtime.serve.stop_signals import StopSignals
+from dlzoo.runtime.serve.models.repository import LoadedVersion
+from dlzoo.runtime.serve.models.served_model import ModelSettings
+from dlzoo.runtime.serve.process.address import Address
+from dlzoo.runtime.serve.process.listeners import check_certificate, http_url
+from dlzoo.runtime.serve.process.settings import Listening, ServerSettings
+from dlzoo.runtime.serve.process.sockets import bound_socket
+from dlzoo.runtime.serve.process.stop_signals import StopSignals
 from dlzoo.runtime.serve.workers.channel import ChannelClosedError
 from dlzoo.runtime.serve.workers.worker import Change, WorkerSettings
 from dlzoo.runtime.serve.workers.worker_process import WorkerProcess

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlzoo.runtime.protocol.refusal import RefusalError
 from dlzoo.runtime.serve.control import ProcessCounts
-from dlzoo.runtime.serve.listeners import Listeners
-from dlzoo.runtime.serve.refusal import RefusalError
-from dlzoo.runtime.serve.repository import IndexEntry, LoadedVersion, Repository
+from dlzoo.runtime.serve.models.repository import IndexEntry, LoadedVersion, Repository
+from dlzoo.runtime.serve.models.served_model import ModelSettings
+from dlzoo.runtime.serve.process.listeners import Listeners
+from dlzoo.runtime.serve.process.server import taking_requests
+from dlzoo.runtime.serve.process.settings import ServerSettings
 from dlzoo.runtime.serve.served import Served
-from dlzoo.runtime.serve.served_model import ModelSettings
-from dlzoo.runtime.serve.server import taking_requests
-from dlzoo.runtime.serve.settings import ServerSettings
 from dlzoo.runtime.serve.workers.channel import Channel
 
 
@@ -159,7 +159,7 @@ class Worker:
 
     async def _counts(self) -> ProcessCounts:
         assert self._served is not None and self._told is not None
-        return ProcessCounts.of(self._served, self._told.name)
+        return self._served.counts(self._told.name)
 
     async def _retire(self) -> None:
         assert self._served is not None

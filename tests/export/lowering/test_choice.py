@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from dlzoo.errors import ArgumentError, ExportError
+from dlzoo.export.convert.onnx_from_torch import onnx_from_torch
 from dlzoo.export.lowering.costs import cost_of, failed_accuracy
 from dlzoo.export.lowering.kernels import TARGETS, Target, kernel_status
 from dlzoo.export.lowering.operators import OPERATORS
 from dlzoo.export.lowering.registry import choose_lowering, parse_overrides, why_not
-from dlzoo.export.onnx_from_torch import onnx_from_torch
 
 
 def taken(operator: str, opset: int, target: str = "ort-cpu") -> str:

@@ -7,12 +7,17 @@ import onnx
 import onnx.reference
 import onnx_ir as ir
 import pytest
-from native_kernels import SPECIAL_VALUES, mish_float32_error, mish_float64, mish_model
 
 from dlzoo.errors import ExportError
-from dlzoo.export.bundle import read_onnx_header
 from dlzoo.export.lowering.function_body import attach_functions, function_body
-from dlzoo.runtime.session import open_session
+from dlzoo.runtime.onnx_reader.onnx_header import read_onnx_header
+from dlzoo.runtime.session.session import open_session
+from tests.support.native_kernels import (
+    SPECIAL_VALUES,
+    mish_float32_error,
+    mish_float64,
+    mish_model,
+)
 
 
 def model_of(

@@ -48,7 +48,7 @@ def test_standard_operators(tmp_path: Path, opset: int) -> None:
         cube = op.Mul(op.Mul(x, x), x)
         return op.Where(op.Greater(x, 0.0), cube, op.Mul(x, slope))
 
-    from dlzoo.export.onnx_from_torch import ExportOptions
+    from dlzoo.export.plan.options import ExportOptions
 
     bundle = dlzoo.export_model(
         Net().eval(),
@@ -92,7 +92,7 @@ def test_wrong_lowering_is_caught_by_the_proof(tmp_path: Path) -> None:
     def _(op, x, slope):  # type: ignore[no-untyped-def]
         return op.Where(op.Greater(x, 0.0), op.Mul(op.Mul(x, x), x), op.Mul(x, 0.1001))
 
-    from dlzoo.errors import ProofError
+    from dlzoo.runtime.proof.report import ProofError
 
     with pytest.raises(ProofError, match="fail"):
         dlzoo.export_model(Net().eval(), tmp_path / "net", input_shape=(3, 8, 8))

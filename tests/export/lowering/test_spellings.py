@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dlzoo.export.convert.onnx_from_torch import onnx_from_torch
 from dlzoo.export.lowering.costs import ERROR_LIMIT, failed_accuracy
 from dlzoo.export.lowering.operators import OPERATORS
 from dlzoo.export.lowering.registry import Lowering, why_not
@@ -19,13 +20,12 @@ from dlzoo.export.lowering.samples import (
     non_finite_inputs,
     samples_of,
 )
-from dlzoo.export.onnx_from_torch import onnx_from_torch
 
 #: float32's. Source: docs/DESIGN.md, 6.3.
 UNIT_ROUNDOFF = 2.0**-24
-#: Spellings of these choose by the sizes of the image; tests/export/lowering/test_adaptive_pool.py.
+#: Spellings of these choose by the sizes of the image; tests/export/lowering/operators/test_adaptive_pool.py.
 BY_SIZE = ("adaptive_avg_pool2d", "adaptive_max_pool2d")
-#: ONNX Runtime's CPU MaxPool loses a NaN: runtime/divergence.py.
+#: ONNX Runtime's CPU MaxPool loses a NaN: runtime/proof/divergence.py.
 LOSES_NAN = ("max_pool2d",)
 LEVELS = {
     "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from dlzoo.export.bundle import Bundle, Manifest
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.bundle.manifest import Manifest
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_facts import candidate, layer, layer_errors, report
 
-from dlzoo.export.bundle import Bundle
+from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.pages.report_page import report_page
+from tests.support.report_facts import candidate, layer, layer_errors, report
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),

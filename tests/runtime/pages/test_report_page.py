@@ -4,13 +4,12 @@ import re
 from collections import Counter
 from dataclasses import replace
 
-from report_facts import candidate, layer, layer_errors
-from report_reader import SECONDS, Reader, parity, read, section
-
-from dlzoo.export.bundle import Manifest
-from dlzoo.runtime.difference import WorstElement
+from dlzoo.runtime.bundle.manifest import Manifest
 from dlzoo.runtime.pages.report_page import report_page
 from dlzoo.runtime.pages.style import STYLE
+from dlzoo.runtime.proof.difference import WorstElement
+from tests.support.report_facts import candidate, layer, layer_errors
+from tests.support.report_reader import SECONDS, Reader, parity, read, section
 
 HOSTILE = "<script>alert(1)</script>\"'&amp;"
 

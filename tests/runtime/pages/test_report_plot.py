@@ -1,10 +1,9 @@
 """The plot of report.html: a dot for every layer, told in words too."""
 
-from report_facts import layer_errors
-from report_reader import Element, parity, read, section
-
-from dlzoo.export.bundle import Manifest
-from dlzoo.runtime.layer_errors import LayerErrors
+from dlzoo.runtime.bundle.manifest import Manifest
+from dlzoo.runtime.proof.layer_errors import LayerErrors
+from tests.support.report_facts import layer_errors
+from tests.support.report_reader import Element, parity, read, section
 
 
 def plot_of(root: Element) -> Element:

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from report_facts import candidate
-from report_reader import parity, read, section
 
-from dlzoo.export.bundle import Manifest
-from dlzoo.runtime.difference import WorstElement
+from dlzoo.runtime.bundle.manifest import Manifest
+from dlzoo.runtime.proof.difference import WorstElement
+from tests.support.report_facts import candidate
+from tests.support.report_reader import parity, read, section
 
 
 def test_the_verdict_is_one_plain_sentence(manifest: Manifest) -> None:

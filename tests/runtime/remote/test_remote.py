@@ -9,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_bundle import small_bundle
 
 from dlzoo.errors import ArgumentError, DataError, ServerError
-from dlzoo.export.bundle import Bundle
-from dlzoo.runtime.recorded import Tolerance
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.proof.recorded import Tolerance
+from dlzoo.runtime.remote.connect import connect
 from dlzoo.runtime.remote.expectation import expectation_of, recorded_expectation
 from dlzoo.runtime.remote.images import compare_images
-from dlzoo.runtime.remote.model import RemoteTensor, connect
+from dlzoo.runtime.remote.model import RemoteTensor
 from dlzoo.runtime.remote.tensors import answer_array, answer_array_from_json, datatype_of
 from dlzoo.runtime.remote.verify import RemoteReport, verify_remote
+from tests.support.small_bundle import small_bundle
 
-TESTS = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def ports(bundle: Bundle) -> Iterator[dict[str, int]]:
     """A server in a process of its own, as servers are."""
-    command = [sys.executable, str(TESTS / "open_inference_server.py"), str(bundle.model_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        *("-m", "tests.support.open_inference_server"),
+        str(bundle.model_path),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     try:
         yield json.loads(process.stdout.readline())

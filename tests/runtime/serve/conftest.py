@@ -5,8 +5,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from served_bundles import every_dtype_bundle, mean_bundle
-from serving_process import ServingProcess, serving
+
+from tests.support.served_bundles import every_dtype_bundle, mean_bundle
+from tests.support.serving_process import ServingProcess, serving
 
 
 @pytest.fixture(scope="session")

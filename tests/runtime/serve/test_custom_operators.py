@@ -5,12 +5,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from serving_process import serving
-from small_bundle import small_bundle
 
+from dlzoo.runtime.remote.connect import connect
 from dlzoo.runtime.remote.expectation import expectation_of
-from dlzoo.runtime.remote.model import connect
 from dlzoo.runtime.remote.verify import verify_remote
+from tests.support.serving_process import serving
+from tests.support.small_bundle import small_bundle
 
 
 @pytest.mark.parametrize("kernels", ["native", "function"])

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from served_bundles import mean_bundle
 
-from dlzoo.export.bundle import Bundle, write_manifest
+from dlzoo.runtime.bundle.bundle import Bundle, write_manifest
+from tests.support.served_bundles import mean_bundle
 
 ON_DISK = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 few = settings(ON_DISK, max_examples=25)
+ROOT = Path(__file__).resolve().parents[3]
 many = settings(ON_DISK, max_examples=500)
 
 
@@ -35,11 +36,12 @@ class Loader:
         process = self._process
         if process is None:
             process = self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("bundle_loader.py"))],
+                [sys.executable, "-m", "tests.support.bundle_loader"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         assert process.stdin is not None and process.stdout is not None

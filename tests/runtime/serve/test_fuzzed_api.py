@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import pytest
 import tomli_w
-from served_bundles import every_dtype_bundle, mean_bundle
-from serving_process import ServingProcess, serving
+
+from tests.support.served_bundles import every_dtype_bundle, mean_bundle
+from tests.support.serving_process import ServingProcess, serving
 
 pytestmark = pytest.mark.slow
-HOOKS = Path(__file__).with_name("schemathesis_checks.py")
+HOOKS = Path(__file__).resolve().parents[2] / "support" / "schemathesis_checks.py"
 ZEROS = [0.0] * 64
 UNLOAD = "/v2/repository/models/{model}/unload"
 

@@ -9,12 +9,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from damaged_requests import Array, bodies, messages, sent_over_grpc, sent_over_http
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from served_bundles import binary_request
-from serving_process import ServingProcess
 from tritonclient.grpc import service_pb2
+
+from tests.support.damaged_requests import (
+    Array,
+    bodies,
+    messages,
+    sent_over_grpc,
+    sent_over_http,
+)
+from tests.support.served_bundles import binary_request
+from tests.support.serving_process import ServingProcess
 
 #: The server is one for all examples, and a busy machine may take its time for one of them.
 over_the_wire = settings(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import httpx
 import typer
-from serving_process import ServingProcess
 
 from dlzoo.cli.main import app
+from tests.support.serving_process import ServingProcess
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "serving.md").read_text()
 

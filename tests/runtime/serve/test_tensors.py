@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from served_bundles import NUMERIC_DATATYPES
 
-from dlzoo.runtime.serve.datatypes import (
+from dlzoo.runtime.protocol.datatypes import (
     NUMPY_DTYPES,
     array_from_bytes,
     bytes_from_array,
     checked_shape,
     require_datatype,
 )
-from dlzoo.runtime.serve.json_tensors import array_from_json, json_from_array
-from dlzoo.runtime.serve.refusal import RefusalError
+from dlzoo.runtime.protocol.refusal import RefusalError
+from dlzoo.runtime.serve.http.json_tensors import array_from_json, json_from_array
+from tests.support.served_bundles import NUMERIC_DATATYPES
 
 Array = np.ndarray[Any, Any]
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)

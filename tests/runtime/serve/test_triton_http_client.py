@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from served_bundles import NUMERIC_DATATYPES
-from serving_process import ServingProcess
 from tritonclient.utils import InferenceServerException
+
+from tests.support.served_bundles import NUMERIC_DATATYPES
+from tests.support.serving_process import ServingProcess
 
 Array = np.ndarray[Any, Any]
 ONES = np.ones((2, 1, 8, 8), np.float32)

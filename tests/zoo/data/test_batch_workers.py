@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from data_files import SMALL_RGB, write_folder
 from torch import Tensor
 
 from dlzoo.errors import DataError
@@ -22,6 +21,7 @@ from dlzoo.zoo.data.batch_workers import lost_worker
 from dlzoo.zoo.data.batches import BatchStream
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.dataset_source import load_dataset
+from tests.support.data_files import SMALL_RGB, write_folder
 
 
 def darken(x: Tensor, y: Tensor, epoch: int, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data_files import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,6 +17,7 @@ from dlzoo.image_file import Geometry
 from dlzoo.zoo.data.array_dataset import ArrayDataset
 from dlzoo.zoo.data.batches import Batch, BatchStream
 from dlzoo.zoo.data.dataset import Window
+from tests.support.data_files import noise
 
 SMALL = Geometry(color="L", resize_size=3, crop_size=(4, 3))
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_files import DIGIT_32, SMALL_RGB, noise, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from dlzoo.image_file import Geometry, resize, resize_many
-from dlzoo.runtime.preprocess import tensor_from_image
+from dlzoo.runtime.images.preprocess import tensor_from_image
 from dlzoo.zoo.data import array_dataset
 from dlzoo.zoo.data.array_dataset import ArrayDataset
 from dlzoo.zoo.data.dataset_source import load_dataset
 from dlzoo.zoo.data.preprocessing import IMAGENET_224, MNIST_LENET5
+from tests.support.data_files import DIGIT_32, SMALL_RGB, noise, write_folder
 
 SQUEEZED = replace(SMALL_RGB, resize_size=None, crop_size=(19, 30), interpolation="bicubic")
 ENLARGED_GREY = replace(DIGIT_32, resize_size=40, crop_size=(36, 44))

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dlzoo.errors import ArgumentError
-from dlzoo.runtime.preprocess import image_array, tensor_from_image
+from dlzoo.runtime.images.preprocess import image_array, tensor_from_image
 from dlzoo.zoo.data.image_preprocessor import ImagePreprocessor
 from dlzoo.zoo.data.preprocessing import IMAGENET_224, IMAGENET_299, MNIST_LENET5
 from dlzoo.zoo.registry import Preprocessing

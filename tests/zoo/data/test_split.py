@@ -7,7 +7,6 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from data_files import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from dlzoo.errors import ArgumentError, DataError
 from dlzoo.image_file import Geometry
 from dlzoo.zoo.data.array_dataset import ArrayDataset
 from dlzoo.zoo.data.split import split
+from tests.support.data_files import noise
 
 DOT = Geometry(color="L", resize_size=1, crop_size=(1, 1))
 

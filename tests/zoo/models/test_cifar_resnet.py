@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.layers.norm import group_norm
 from dlzoo.zoo.models.cifar_resnet import CifarResNet, ZeroPaddedShortcut
-from dlzoo.zoo.registry import get_card
 from dlzoo.zoo.summary import summarize_card
 
 #: Table 6: millions of parameters.

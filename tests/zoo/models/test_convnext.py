@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.models.convnext import (
     ConvNeXt,
     ConvNeXtBlock,
@@ -14,7 +15,6 @@ from dlzoo.zoo.models.convnext import (
     StochasticDepth,
     convnext_tiny,
 )
-from dlzoo.zoo.registry import get_card
 from dlzoo.zoo.summary import summarize_card
 
 

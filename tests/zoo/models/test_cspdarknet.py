@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.models.cspdarknet import (
     STAGES,
     CrossStagePartial,
@@ -15,7 +16,6 @@ from dlzoo.zoo.models.cspdarknet import (
     StageNumbers,
     cspdarknet53,
 )
-from dlzoo.zoo.registry import get_card
 from dlzoo.zoo.summary import summarize_card
 
 #: Filters, size and stride of the first ``[convolutional]`` sections of csdarknet53-omega.cfg.

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.models.densenet import (
     DenseBlock,
     DenseNet,
     densenet121,
     remap_legacy_keys,
 )
-from dlzoo.zoo.registry import get_card
 from dlzoo.zoo.summary import summarize_card
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.models.mobilenet import InvertedResidual, mobilenet_v2, round_to_multiple
-from dlzoo.zoo.registry import get_card
 from dlzoo.zoo.summary import summarize_card
 
 #: Table 2: output channels and size of each line, the repeated blocks of a line once.

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dlzoo.errors import ArgumentError, UnknownModelError
-from dlzoo.zoo.registry import Card, get_card, list_models
+from dlzoo.zoo.catalog import get_card, list_models
+from dlzoo.zoo.registry import Card
 
 HERE = Path(__file__).parent
 #: Written by a script that runs where torchvision does, and is run here for what it defines.

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dlzoo.errors import ArgumentError
+from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.layers.registry import resolve_layer
 from dlzoo.zoo.models.resnet import (
     BasicBlock,
@@ -19,7 +20,6 @@ from dlzoo.zoo.models.resnet import (
     resnet101,
     resnet152,
 )
-from dlzoo.zoo.registry import get_card
 from dlzoo.zoo.summary import summarize_card
 
 BUILDERS = {18: resnet18, 34: resnet34, 50: resnet50, 101: resnet101, 152: resnet152}

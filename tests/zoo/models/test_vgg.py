@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from dlzoo.errors import ArgumentError
+from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.models import vgg
-from dlzoo.zoo.registry import get_card
 
 DEPTHS = (11, 13, 16, 19)
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dlzoo.errors import ArgumentError
+from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.models.vit import (
     EncoderBlock,
     VisionTransformer,
     remap_legacy_keys,
     vit_b_16,
 )
-from dlzoo.zoo.registry import get_card
 
 Array = NDArray[np.float64]
 

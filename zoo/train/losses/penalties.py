@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from dlzoo.zoo.parameter_groups import named_weights
 from dlzoo.zoo.settings import Settings
-from dlzoo.zoo.train.parameter_groups import named_weights
 
 
 class L1Penalty(Settings):

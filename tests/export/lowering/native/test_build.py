@@ -9,7 +9,7 @@ import pytest
 
 from dlzoo.errors import NativeLibraryError, StorageError
 from dlzoo.export.lowering.native.build import SOURCES_FOLDER, build_library, find_compiler
-from dlzoo.export.native_library import NATIVE_ORT_API_VERSION, library_file_fault
+from dlzoo.runtime.session.native_library import NATIVE_ORT_API_VERSION, library_file_fault
 
 
 def test_the_command_builds_a_library_and_says_where(

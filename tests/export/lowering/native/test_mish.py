@@ -10,7 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_kernels import (
+
+from dlzoo.runtime.session.custom_ops import find_native_library
+from dlzoo.runtime.session.session import Session, open_session
+from tests.support.native_kernels import (
     SPECIAL_VALUES,
     Floats,
     changed_library,
@@ -18,9 +21,6 @@ from native_kernels import (
     mish_float64,
     mish_model,
 )
-
-from dlzoo.runtime.custom_ops import find_native_library
-from dlzoo.runtime.session import Session, open_session
 
 PATHS = ("native", "function")
 LEVELS = ("disabled", "basic", "extended", "all")

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_files import noise
 
 from dlzoo.errors import DataError
 from dlzoo.image_file import Geometry
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.dataset_source import load_dataset
 from dlzoo.zoo.data.datasets import cifar10
+from tests.support.data_files import noise
 
 GEOMETRY = Geometry(color="RGB", resize_size=32, crop_size=(32, 32))
 

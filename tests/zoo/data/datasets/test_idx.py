@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from data_files import DIGIT_28, DIGIT_32, idx_bytes, noise, write_idx
 
 from dlzoo.errors import DataError, DownloadError
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.dataset_source import load_dataset
 from dlzoo.zoo.data.datasets.idx import FASHION_MNIST, MNIST, load_idx, read_idx
+from tests.support.data_files import DIGIT_28, DIGIT_32, idx_bytes, noise, write_idx
 
 if TYPE_CHECKING:
     from tests.zoo.conftest import FileServer

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import SMALL_RGB, noise, write_folder, write_images
 
 from dlzoo.errors import ArgumentError, DataError
-from dlzoo.runtime.preprocess import tensor_from_image
+from dlzoo.runtime.images.preprocess import tensor_from_image
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.dataset_source import load_dataset
+from tests.support.data_files import SMALL_RGB, noise, write_folder, write_images
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_files import SMALL_RGB, write_images
 
 from dlzoo.errors import DataError
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.dataset_source import load_dataset
+from tests.support.data_files import SMALL_RGB, write_images
 
 HEADER = "file,labels,split\n"
 SOUND = HEADER + "a.png,person|dog,train\nb.png,,train\nc.png, cat ,train\nd.png,dog,val\n"

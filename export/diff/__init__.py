@@ -1,0 +1,1 @@
+"""Compare a network in PyTorch with a graph, value by value."""

@@ -1,0 +1,1 @@
+"""Measure a network on images, in PyTorch and in ONNX Runtime."""

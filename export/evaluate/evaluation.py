@@ -1,0 +1,333 @@
+"""How good a network is on images, in PyTorch and in ONNX Runtime, sample by sample."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlzoo.errors import ArgumentError, BundleError, DataError
+from dlzoo.export.evaluate.class_disagreement import (
+    Disagreement,
+    find_disagreements,
+    find_wrong_output,
+)
+from dlzoo.export.prove.proof import export_and_report
+from dlzoo.image_file import Geometry
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.images.preprocess import ImageSpec
+from dlzoo.runtime.session.session import Session, open_session
+from dlzoo.zoo.data.dataset import Dataset
+from dlzoo.zoo.data.dataset_source import load_dataset
+from dlzoo.zoo.sources.load import load_source
+from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
+from dlzoo.zoo.train.losses.loss import Loss, learns_embeddings
+from dlzoo.zoo.train.run.run_folder import RunFolder, is_run
+from dlzoo.zoo.train.run.run_papers import write_class_tables
+from dlzoo.zoo.train.scores.prediction import CLASS_FIGURES, score
+
+OnText = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of each engine, and where they disagree; true where they agree but for noise."""
+
+    data: str
+    split: str
+    #: ``pytorch`` and ``onnxruntime``, those that ran: figures of
+    #: :class:`~dlzoo.zoo.train.scores.prediction.Scores`.
+    engines: dict[str, dict[str, Any]]
+    disagreements: tuple[Disagreement, ...]
+    #: Largest difference of the two, in units of the largest output; None where one ran alone.
+    relative_difference: float | None
+
+    def __bool__(self) -> bool:
+        return all(found.is_noise for found in self.disagreements)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return {**asdict(self), "agrees": bool(self)}
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | None = None,
+    data_root: str | Path | None = None,
+    split: str = "test",
+    bundle: str | Path | None = None,
+    provider: str = "cpu",
+    on_corrupt: str = "refuse",
+    tables: Path | None = None,
+    on_stage: OnText | None = None,
+    on_note: OnText | None = None,
+) -> Evaluation:
+    """Evaluate a training run in PyTorch and ONNX Runtime, or a bundle in ONNX Runtime alone.
+
+    Args:
+        model: the folder of a run, or of a bundle.
+        data: a data set, see :func:`dlzoo.zoo.data.dataset_source.load_dataset`; the run's own if
+            absent.
+        data_root: the folder that holds a named data set.
+        split: ``test``, ``train`` or ``val``.
+        bundle: of a run; the one in its folder if absent, else one is exported for this.
+        provider: where ONNX Runtime runs.
+        on_corrupt: ``refuse`` or ``skip`` images that cannot be read.
+        tables: a folder for ``confusion.csv`` and ``classes.csv``.
+        on_stage: is told what runs now.
+        on_note: is told what the user should know.
+
+    Raises:
+        DataError: the data are missing, damaged, or of other classes.
+        BundleError: the bundle is damaged, or takes no prepared images.
+    """
+    stage, note = on_stage or _say_nothing, on_note or _say_nothing
+    path = Path(model)
+    options: dict[str, Any] = {"split": split, "on_corrupt": on_corrupt, "root": data_root}
+    if not is_run(path):
+        if bundle is not None:
+            raise ArgumentError(
+                f"--bundle goes with the folder of a training run, and {path} is none. Leave it out."
+            )
+        return _evaluate_bundle(path, data, options, provider, tables, stage)
+    return _evaluate_run(path, data, options, bundle, provider, tables, stage, note)
+
+
+def _evaluate_run(
+    run: Path,
+    data: str | None,
+    options: dict[str, Any],
+    bundle: str | Path | None,
+    provider: str,
+    tables: Path | None,
+    stage: OnText,
+    note: OnText,
+) -> Evaluation:
+    recipe = RunFolder.open(run).recipe
+    if data is None:
+        data, options["root"] = recipe.data.name, options["root"] or recipe.data.root
+        if recipe.data.on_corrupt == "skip":
+            options["on_corrupt"] = "skip"
+    source = load_source(str(run))
+    with _opened_bundle(run, bundle, source.weights["sha256"], stage, note) as opened:
+        spec = image_spec_of(opened)
+        stage("read the images")
+        dataset = load_images(data, spec, opened, options)
+        session = _open(opened, provider)
+        stage("evaluate in PyTorch and ONNX Runtime")
+        first, second = [], []
+        for images in input_batches(dataset, spec):
+            first.append(_run_network(source.network, images))
+            second.append(_run_session(session, opened, images))
+        outputs = {"pytorch": _joined(first), "onnxruntime": _joined(second)}
+        result = _judged(opened, dataset, options["split"], outputs, tables)
+        judged = (
+            source.network,
+            opened.manifest,
+            lambda indices: inputs_of(dataset, spec, indices),
+            labels_of(dataset),
+            outputs,
+        )
+        found = (
+            find_wrong_output(*judged)
+            if dataset.is_multi_label or learns_embeddings(recipe.loss)
+            else find_disagreements(*judged, dataset.class_names)
+        )
+    difference = outputs["pytorch"] - outputs["onnxruntime"]
+    largest = float(outputs["pytorch"].abs().max())
+    share = float(difference.abs().max()) / largest if largest else 0.0
+    return replace(result, disagreements=found, relative_difference=share)
+
+
+def _evaluate_bundle(
+    path: Path,
+    data: str | None,
+    options: dict[str, Any],
+    provider: str,
+    tables: Path | None,
+    stage: OnText,
+) -> Evaluation:
+    opened = Bundle.open(path)
+    if data is None:
+        data = Path(_trained_on(opened) or "").name
+        if not data:
+            raise ArgumentError(
+                f"{path} does not say which data it was trained on. Write for example --data "
+                "fashion-mnist."
+            )
+    spec = image_spec_of(opened)
+    stage("read the images")
+    dataset = load_images(data, spec, opened, options)
+    session = _open(opened, provider)
+    stage("evaluate in ONNX Runtime")
+    outputs = [
+        _run_session(session, opened, images) for images in input_batches(dataset, spec)
+    ]
+    return _judged(
+        opened, dataset, options["split"], {"onnxruntime": _joined(outputs)}, tables
+    )
+
+
+# -- bundle and data ----------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened_bundle(
+    run: Path, bundle: str | Path | None, sha256: str, stage: OnText, note: OnText
+) -> Iterator[Bundle]:
+    """The bundle of a run: the one named, the one in its folder, or one made for now."""
+    place = Path(bundle) if bundle is not None else run / "bundle"
+    if bundle is not None or place.is_dir():
+        opened = Bundle.open(place)
+        if opened.manifest.weights.get("sha256") != sha256:
+            raise BundleError(
+                f"{place} has other weights than {run} chose. Export it again: dlzoo export {run} "
+                f"-o {place} --force"
+            )
+        yield opened
+        return
+    stage("export")
+    note(f"{run} has no bundle: one is exported for this. Keep one with: dlzoo export {run}")
+    with tempfile.TemporaryDirectory() as folder:
+        opened, _ = export_and_report(str(run), Path(folder) / "bundle")
+        yield opened
+
+
+def _trained_on(bundle: Bundle) -> str | None:
+    training = bundle.manifest.card.get("training") or {}
+    name = training.get("recipe", {}).get("data", {}).get("name")
+    return str(name) if name else None
+
+
+# -- engines ---------------------------------------------------------------------------------
+
+
+def _open(bundle: Bundle, provider: str) -> Session:
+    return open_session(bundle, provider)
+
+
+def _run_network(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        outputs: Tensor = network(images)
+    return outputs
+
+
+def _run_session(session: Session, bundle: Bundle, images: Tensor) -> Tensor:
+    """All images, in batches that the graph takes; a last one is filled up with its own images."""
+    (spec,) = bundle.manifest.inputs
+    fixed = spec.dims[0]
+    size = len(images) if isinstance(fixed, str) else fixed
+    outputs = []
+    for batch in torch.split(images, size):
+        missing = 0 if isinstance(fixed, str) else fixed - len(batch)
+        filled = torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
+        result = next(iter(session.run({spec.name: filled.numpy()}).values()))
+        outputs.append(torch.from_numpy(result)[: len(batch)])
+    return torch.cat(outputs)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts)
+
+
+def _judged(
+    bundle: Bundle,
+    dataset: Dataset,
+    split: str,
+    outputs: dict[str, Tensor],
+    tables: Path | None,
+) -> Evaluation:
+    loss = _loss_of(bundle, dataset)
+    engines = {
+        name: score(value, dataset.targets, loss).to_json() for name, value in outputs.items()
+    }
+    if tables is not None:
+        if not any(key in engines["onnxruntime"] for key in CLASS_FIGURES):
+            raise ArgumentError(
+                f"--tables got {tables}, and {bundle.path} gives no scores of classes to count: it "
+                f"was trained with the {getattr(loss, 'name', 'unknown')} loss. Leave it out."
+            )
+        tables.mkdir(parents=True, exist_ok=True)
+        answers = outputs["onnxruntime"]
+        write_class_tables(tables, answers, dataset.targets, dataset.class_names)
+    return Evaluation(dataset.name, split, engines, (), None)
+
+
+def _loss_of(bundle: Bundle, dataset: Dataset) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss that it was trained with; cross-entropy where nobody says."""
+    from pydantic import TypeAdapter, ValidationError
+
+    training = bundle.manifest.card.get("training") or {}
+    settings = training.get("recipe", {}).get("loss")
+    if settings is not None:
+        with suppress(ValidationError):  # of another version of dlzoo
+            loss: Callable[[Tensor, Tensor], Tensor]
+            loss = TypeAdapter(Loss).validate_python(settings)
+            return loss
+    return BinaryCrossEntropy() if dataset.is_multi_label else CrossEntropy()
+
+
+def _say_nothing(_text: str) -> None:
+    return None
+
+
+BATCH_SIZE = 256
+
+
+def image_spec_of(bundle: Bundle) -> ImageSpec:
+    manifest = bundle.manifest
+    if manifest.preprocessing is None or len(manifest.inputs) != 1:
+        raise BundleError(
+            f"{bundle.path} does not say how images become its input, so it cannot be evaluated "
+            "on any. Export it from a model that has preprocessing."
+        )
+    if manifest.preprocessing_included:
+        raise BundleError(
+            f"{bundle.path} has its preprocessing inside and takes whole pictures one by one, "
+            "which evaluate does not give. Export it without --include-preprocessing."
+        )
+    return ImageSpec.from_mapping(manifest.preprocessing)
+
+
+def load_images(
+    data: str, spec: ImageSpec, bundle: Bundle, options: dict[str, Any]
+) -> Dataset:
+    dataset = load_dataset(data, geometry=Geometry.of(spec), **options)
+    labels = bundle.manifest.labels
+    if labels is not None and tuple(labels) != dataset.class_names:
+        raise DataError(
+            f"{data} has the {len(dataset.class_names)} classes "
+            f"{', '.join(dataset.class_names[:3])}, …, and {bundle.path} the {len(labels)} "
+            f"{', '.join(labels[:3])}, …. Give the data that it was trained for."
+        )
+    return dataset
+
+
+def labels_of(dataset: Dataset) -> list[str]:
+    """The class of each image, or all of its labels."""
+    names = dataset.class_names
+    if not dataset.is_multi_label:
+        return [names[target] for target in dataset.targets.tolist()]
+    rows = dataset.targets.tolist()
+    return ["|".join(n for n, has in zip(names, row, strict=True) if has) for row in rows]
+
+
+def input_batches(dataset: Dataset, spec: ImageSpec) -> Iterator[Tensor]:
+    for start in range(0, len(dataset), BATCH_SIZE):
+        yield inputs_of(dataset, spec, range(start, min(start + BATCH_SIZE, len(dataset))))
+
+
+def inputs_of(dataset: Dataset, spec: ImageSpec, indices: Sequence[int]) -> Tensor:
+    """Inputs as a server makes them: ``(pixel / 255 - mean) / std``."""
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+        for values in (spec.mean, spec.std)
+    )
+    return (dataset.read(indices).float() / 255 - mean) / std

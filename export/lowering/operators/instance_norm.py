@@ -1,0 +1,84 @@
+"""InstanceNorm: ``gamma_c (x - mean_nc) / sqrt(var_nc + eps) + beta_c``: a group for each channel.
+
+Source:
+    Ulyanov, Vedaldi & Lempitsky 2016, "Instance normalization", equation 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from dlzoo.export.lowering.onnx_operators import op
+from dlzoo.export.lowering.operators.group_norm import full, group_norm_by_moments
+from dlzoo.export.lowering.operators.stepwise_mean import why_inexact
+from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
+
+
+def _normalize(
+    by_input: Callable[..., Any],
+    x: Any,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
+    if use_input_stats:
+        return by_input(x, weight, bias, float(eps))
+    # With statistics of training it is batch normalization.
+    return op.BatchNormalization(
+        x, *_scale_and_shift(x, weight, bias), running_mean, running_var, epsilon=float(eps)
+    )
+
+
+def _scale_and_shift(x: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+    return (
+        full(x, 1.0, x.shape[1]) if weight is None else weight,
+        full(x, 0.0, x.shape[1]) if bias is None else bias,
+    )
+
+
+def _native(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    return op.InstanceNormalization(x, *_scale_and_shift(x, weight, bias), epsilon=eps)
+
+
+def _moments(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    return group_norm_by_moments(x, x.shape[1], weight, bias, eps)
+
+
+def _why_inexact(x: Any, *arguments: Any, **named: Any) -> str:
+    use_input_stats = named.get(
+        "use_input_stats", arguments[4] if len(arguments) > 4 else True
+    )
+    # 256, not a large group's 8192: where a channel is of one color nothing but the error is left, and
+    # that is divided by sqrt(eps).
+    return why_inexact(x, range(2, len(x.shape))) if use_input_stats else ""
+
+
+add_operator(
+    Operator(
+        name="instance_norm",
+        torch_operators=("aten.instance_norm.default",),
+        formula="gamma_c (x - mean_nc) / sqrt(var_nc + eps) + beta_c",
+    ),
+    Lowering(
+        operator="instance_norm",
+        spelling="native",
+        onnx=("InstanceNormalization",),
+        translate=partial(_normalize, _native),
+        inexact_for=_why_inexact,
+        note="up to 256 numbers to a channel",
+    ),
+    Lowering(
+        operator="instance_norm",
+        spelling="decomposed",
+        onnx=("ReduceMean", "ReduceSumSquare", "Sub", "Mul", "Sqrt", "Div", "Add", "Reshape"),
+        translate=partial(_normalize, _moments),
+        note="exact for images of one color",
+    ),
+)

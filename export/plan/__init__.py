@@ -1,0 +1,1 @@
+"""Decide what an export will do: network, inputs, open sizes, options."""

@@ -1,0 +1,1 @@
+"""Export a network, prove the result, and write the bundle."""

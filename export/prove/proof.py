@@ -1,0 +1,174 @@
+"""The main job: a network becomes a bundle, and the bundle proves itself.
+
+``export`` may not import ``runtime`` (docs/DESIGN.md, section 2), so what needs both lives above
+them.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from dlzoo.export.diff.diff import explain_failure
+from dlzoo.export.plan.bundled_network import wrap_as_bundled
+from dlzoo.export.plan.options import ExportOptions
+from dlzoo.export.plan.plan import ExportPlan, dynamic_size_error
+from dlzoo.export.prove.unproved_bundle import UnprovedBundle, write_unproved
+from dlzoo.runtime.bundle.bundle import Bundle, write_parity
+from dlzoo.runtime.bundle.manifest import Manifest
+from dlzoo.runtime.bundle.staging import new_bundle
+from dlzoo.runtime.pages.model_card import model_card_from_manifest
+from dlzoo.runtime.pages.report_page import report_page
+from dlzoo.runtime.proof.report import ProofError, Report
+from dlzoo.runtime.proof.stage_clock import StageClock
+from dlzoo.runtime.proof.validate import verify_bundle
+from dlzoo.zoo.module_state import in_eval_mode
+from dlzoo.zoo.sources.input_spec import InputSpec
+from dlzoo.zoo.sources.load import load_source
+from dlzoo.zoo.sources.source import SourceOptions
+
+OnText = Callable[[str], None]
+OnBytes = Callable[[int, int], None]
+
+
+def export_and_report(
+    model: str | nn.Module,
+    output: str | Path | None = None,
+    *,
+    options: ExportOptions | None = None,
+    weights: str = "auto",
+    seed: int = 0,
+    inputs: Sequence[InputSpec] = (),
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int | None = None,
+    name: str | None = None,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = ("disabled", "basic", "all"),
+    force: bool = False,
+    on_stage: OnText | None = None,
+    on_note: OnText | None = None,
+    on_bytes: OnBytes | None = None,
+) -> tuple[Bundle, Report]:
+    """Export a model, and say how its proof went.
+
+    Args:
+        model: a module, or what names one, as :func:`dlzoo.zoo.sources.source.load_source` says.
+        output: the bundle's folder; ``./NAME`` if absent.
+        options: opset, axes, head, preprocessing.
+        weights: as for :func:`dlzoo.build_model`; a module brings its own, if no file is given.
+        seed: draws random weights, the inputs of the proof and the faults.
+        inputs: name, shape and dtype of each input, for what no card describes.
+        input_shape: in place of ``inputs``, one sample of the only one: (channels, height, width).
+        num_classes: of a model that is built by name; the card's if absent.
+        name: what the bundle is called; the model's name, or its class's, if absent.
+        providers: where the proof runs.
+        optimizations: ONNX Runtime's graph optimization levels of the proof.
+        force: replace a bundle that is already there.
+        on_stage: is told what runs now.
+        on_note: is told what the user should know.
+        on_bytes: is told how far a download is, in bytes done and in all.
+
+    Raises:
+        DlzooError: what was asked cannot be delivered; nothing is written.
+        ProofError: the verdict is fail or vacuous; nothing is written, ``report`` of the error
+            has the numbers.
+    """
+    options = options or ExportOptions()
+    target = Path(output or _folder_name(model, name))
+    clock = StageClock(on_stage)
+    # First of all: a target that is taken or cannot be written should not cost a minute.
+    with new_bundle(target, force=force) as folder:
+        clock("build")
+        if input_shape is not None:
+            inputs = (InputSpec(name="input", shape=(1, *input_shape)),)
+        source_options = SourceOptions(
+            weights=weights,
+            seed=seed,
+            inputs=tuple(inputs),
+            num_classes=num_classes,
+            name=name,
+            on_bytes=on_bytes,
+        )
+        source = load_source(model, source_options)
+        notes: list[str] = []
+        with in_eval_mode(source.network, notes):
+            unproved = write_unproved(
+                folder,
+                ExportPlan(source, options),
+                seed=seed,
+                providers=providers,
+                clock=clock,
+                notes=notes,
+            )
+        if on_note is not None:
+            for note in notes:
+                on_note(note)
+        # The sessions of the proof need the memory more: a model of the zoo goes now. What
+        # torch.export traced holds it in reference cycles.
+        del source
+        gc.collect()
+        clock("verify")
+        report = verify_bundle(
+            Bundle(folder, unproved.manifest),
+            providers=providers,
+            optimizations=optimizations,
+            power=unproved.power,
+            on_stage=on_stage,
+        )
+        report = replace(report, seconds=clock.stop(), layers=unproved.layers)
+        _refuse_failed_sizes(unproved, report)
+        if not report:
+            clock("locate", "the first wrong layer")
+            bundle = Bundle(folder, unproved.manifest)
+            with in_eval_mode(network := load_source(model, source_options).network, []):
+                module = wrap_as_bundled(unproved.manifest, network)
+                report = explain_failure(report, bundle, module, bundle.golden_sets())
+            raise ProofError(
+                f"{unproved.manifest.name}: the verdict is {report.verdict}, so nothing was "
+                f"written. {' '.join([report.explanation, *_culprits(report)])}",
+                report=report,
+            )
+        _write_papers(folder, unproved.manifest, report)
+    return Bundle.open(target), report
+
+
+def _culprits(report: Report) -> list[str]:
+    return [f"{note[:1].upper()}{note[1:]}." for note in report.notes if "first wrong" in note]
+
+
+def _folder_name(model: str | nn.Module, name: str | None) -> str:
+    """Where a bundle goes if nobody says: ``./vgg16``, ``./net`` for ``nets.py:net``."""
+    if name is not None:
+        return name
+    if not isinstance(model, str):
+        return type(model).__name__.lower()
+    if (Path(model) / "recipe.toml").is_file():
+        return f"{model}/bundle"  # of a training run
+    return Path(model).stem if model.endswith(".pt2") else model.rpartition(":")[2]
+
+
+def _refuse_failed_sizes(unproved: UnprovedBundle, report: Report) -> None:
+    """A model that is right at the traced size alone was asked for what it cannot be."""
+    sizes = unproved.sizes
+    failed = [result for result in report.candidates if result.verdict == "fail"]
+    if sizes and failed and all(sizes[r.golden] != unproved.traced_size for r in failed):
+        height, width = sizes[failed[0].golden]
+        raise dynamic_size_error(
+            unproved.manifest.name,
+            unproved.traced_size,
+            f"the exported model is wrong at {height}x{width}: {'; '.join(failed[0].reasons)}",
+        )
+
+
+def _write_papers(folder: Path, manifest: Manifest, report: Report) -> None:
+    """parity.json for programs, report.html and MODEL_CARD.md for people."""
+    parity = report.to_parity()
+    write_parity(folder, parity)
+    page = report_page(manifest, parity, report.seconds)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    card = model_card_from_manifest(manifest, parity)
+    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")

@@ -1,0 +1,233 @@
+"""The inputs that a model is proved on: few samples, each of a kind that finds other faults.
+
+Everything follows from the seed through NumPy's PCG64, whose stream does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dlzoo.export.reference.proved_sizes import BATCHES
+from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
+
+Array = npt.NDArray[Any]
+_Fill = Callable[[np.random.Generator, tuple[int, ...], np.dtype[Any]], Array]
+
+#: A large fixed batch gets fewer sets, not a larger total than about this many samples.
+MAX_SAMPLES = 9
+#: The range of an input's second scale (DESIGN 6): activations saturate, errors do not hide.
+_LARGE_SCALE = 50.0
+
+
+def golden_inputs(
+    inputs: Sequence[TensorSpec],
+    *,
+    sizes: Mapping[str, Sequence[int]],
+    seed: int,
+    batch_symbol: str = "batch",
+    share_batches: bool = False,
+    integer_ranges: Mapping[str, tuple[int, int]] | None = None,
+) -> list[tuple[str, dict[str, Array]]]:
+    """Sets of inputs, each with the name of its kind.
+
+    At the first image size: N(0, 1) alone, 50 times as much in a batch of 2, zeros, denormals and
+    uniform values in a held-out batch, and one NaN, +Inf or -Inf element each. Then one set for
+    each further size of an image. Integer inputs (8-bit images) get noise, a smooth picture, and
+    black, white and stripes.
+
+    Args:
+        inputs: what the graph takes.
+        sizes: the sizes to prove of each symbol in ``inputs``, see
+            :func:`~dlzoo.export.reference.proved_sizes.sizes_to_prove`.
+        seed: draws everything.
+        batch_symbol: the symbol of the axis that counts samples.
+        share_batches: put several kinds into one batch, 6 samples in place of 9, for networks
+            whose every sample costs seconds. Only where the batch can be 1, 2 and 3.
+        integer_ranges: lowest and highest value of inputs that hold indices; 0 and 1 without.
+    """
+    batches = tuple(sizes.get(batch_symbol, ()))
+    batches += batches[-1:] * (len(BATCHES) - len(batches))
+    has_floats = any(np.dtype(spec.dtype).kind == "f" for spec in inputs)
+    kinds = list(_FLOAT_KINDS if has_floats else _INTEGER_KINDS)
+    if has_floats and share_batches and batches[: len(BATCHES)] == BATCHES:
+        kinds = list(_SHARED_FLOAT_KINDS)
+    home = {symbol: values[0] for symbol, values in sizes.items()}
+    plans: list[tuple[str, _Fill, dict[str, int]]] = []
+    for (kind, fill), i in zip(kinds, (0, 1, 2, 0, 0, 0), strict=False):
+        plans.append((kind, fill, home | ({batch_symbol: batches[i]} if batches else {})))
+    first_kind, first_fill = kinds[0]
+    image_symbols = [symbol for symbol in sizes if symbol != batch_symbol]
+    for i in range(1, max((len(sizes[symbol]) for symbol in image_symbols), default=1)):
+        held_out = {symbol: sizes[symbol][i % len(sizes[symbol])] for symbol in image_symbols}
+        batch = {batch_symbol: batches[i % 2]} if batches else {}
+        shape = "x".join(str(size) for size in held_out.values())
+        plans.append((f"{first_kind} at {shape}", first_fill, held_out | batch))
+
+    ranges = integer_ranges or {}
+    sets: list[tuple[str, dict[str, Array]]] = []
+    num_samples = 0
+    for i, (kind, fill, symbols) in enumerate(plans):
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, i])))
+        arrays = {
+            spec.name: _fill(spec, fill, symbols, generator, ranges.get(spec.name, (0, 1)))
+            for spec in inputs
+        }
+        batch_size = max((len(a) for a in arrays.values() if a.ndim), default=1)
+        is_required = len(sets) < 2 or any(symbols[s] != home[s] for s in image_symbols)
+        if is_required or num_samples + batch_size <= MAX_SAMPLES:
+            sets.append((kind, arrays))
+            num_samples += batch_size
+    return sets
+
+
+def _fill(
+    spec: TensorSpec,
+    fill: _Fill,
+    symbols: Mapping[str, int],
+    generator: np.random.Generator,
+    integer_range: tuple[int, int],
+) -> Array:
+    shape = tuple(symbols[d] if isinstance(d, str) else d for d in spec.dims)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f" or dtype == np.uint8:
+        return np.ascontiguousarray(fill(generator, shape, dtype).astype(dtype, copy=False))
+    # Indices, lengths and masks: without a range, 0 and 1 are the safest guess.
+    low, high = integer_range
+    return generator.integers(low, high + 1, shape).astype(dtype)
+
+
+def _normal(scale: float) -> _Fill:
+    def fill(
+        generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Array:
+        return generator.standard_normal(shape) * scale
+
+    return fill
+
+
+def _mixed(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Zeros, denormals and U[0, 1), a sample of each by turns."""
+    tiny = np.finfo(dtype)
+    array = np.zeros(shape, dtype)
+    samples = array if array.ndim > 1 else array[None]
+    for i, sample in enumerate(samples):
+        if i % 3 == 1:
+            steps = generator.integers(1, 2**tiny.nmant, sample.shape)
+            signs = generator.choice((-1.0, 1.0), sample.shape)
+            sample[...] = steps * signs * np.float64(tiny.smallest_subnormal)
+        elif i % 3 == 2:
+            sample[...] = generator.random(sample.shape)
+    return array
+
+
+def _one_element(value: float) -> _Fill:
+    """N(0, 1) with one element of every sample replaced, in the middle."""
+
+    def fill(
+        generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Array:
+        array = generator.standard_normal(shape)
+        samples = array if array.ndim > 1 else array[None]
+        for sample in samples:
+            sample[(0, *(n // 2 for n in sample.shape[1:]))] = value
+        return array
+
+    return fill
+
+
+def _bands(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Zeros, denormals and U[0, 1) in every sample, each a third of its rows."""
+    array = np.empty(shape, dtype)
+    for sample in array if array.ndim > 1 else array[None]:
+        rows = sample.swapaxes(0, 1) if sample.ndim > 1 else sample
+        kinds = _mixed(generator, (3, *rows.shape), dtype)
+        third = -(-len(rows) // 3)
+        for i, kind in enumerate(kinds):
+            rows[i * third : (i + 1) * third] = kind[i * third : (i + 1) * third]
+    return array
+
+
+def _by_sample(*fills: _Fill) -> _Fill:
+    """A kind for each sample; the last for all that are left."""
+
+    def fill(
+        generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Array:
+        if len(shape) < 2:  # a value a sample: nothing to put beside it
+            return fills[-1](generator, shape, dtype)
+        one = (1, *shape[1:])
+        which = [fills[min(i, len(fills) - 1)] for i in range(shape[0])]
+        return np.concatenate([f(generator, one, dtype) for f in which])
+
+    return fill
+
+
+def _noise(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    return generator.integers(0, 256, shape, dtype=np.uint8)
+
+
+def _picture(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Waves of a few pixels' to the whole image's length, as photos have them.
+
+    Shape: [N, H, W, C]; other ranks get noise.
+    """
+    if len(shape) != 4:
+        return _noise(generator, shape, dtype)
+    y, x = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
+    image = np.zeros(shape)
+    for n, c in np.ndindex(shape[0], shape[3]):
+        for length in (4.0, 16.0, 64.0, 256.0):
+            angle, phase = generator.random(2) * 2 * np.pi
+            position = (np.cos(angle) * x + np.sin(angle) * y) / length
+            image[n, :, :, c] += length**0.5 * np.sin(2 * np.pi * position + phase)
+    limit = np.abs(image).max() or 1.0
+    return np.round((image / limit + 1.0) * 127.5).astype(np.uint8)
+
+
+def _extremes(
+    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Black, white and stripes, a sample of each by turns."""
+    array = np.zeros(shape, np.uint8)
+    for i, sample in enumerate(array if array.ndim > 1 else array[None]):
+        if i % 3 == 1:
+            sample[...] = 255
+        elif i % 3 == 2:
+            sample[..., ::2, :] = 255
+    return array
+
+
+_FLOAT_KINDS: tuple[tuple[str, _Fill], ...] = (
+    ("normal x1", _normal(1.0)),
+    ("normal x50", _normal(_LARGE_SCALE)),
+    ("zeros, denormals, uniform", _mixed),
+    ("NaN pixel", _one_element(np.nan)),
+    ("+Inf pixel", _one_element(np.inf)),
+    ("-Inf pixel", _one_element(-np.inf)),
+)
+#: NaN and Inf come first: what they do to their batch's other samples shows behind them.
+_SHARED_FLOAT_KINDS: tuple[tuple[str, _Fill], ...] = (
+    ("normal x1", _normal(1.0)),
+    ("NaN pixel; normal x50", _by_sample(_one_element(np.nan), _normal(_LARGE_SCALE))),
+    (
+        "+Inf pixel; -Inf pixel; zeros, denormals, uniform",
+        _by_sample(_one_element(np.inf), _one_element(-np.inf), _bands),
+    ),
+)
+_INTEGER_KINDS: tuple[tuple[str, _Fill], ...] = (
+    ("noise image", _noise),
+    ("smooth image", _picture),
+    ("black, white, stripes", _extremes),
+)

@@ -1,1 +1,0 @@
-"""Where a network can come from, one kind a file."""

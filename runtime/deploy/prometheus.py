@@ -1,0 +1,47 @@
+"""Prometheus' side: where the metrics of ``dlzoo serve`` are. JSON is YAML, which it reads.
+
+Source: https://prometheus.io/docs/prometheus/latest/configuration/configuration/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dlzoo.runtime.deploy.fault import Fault
+from dlzoo.runtime.deploy.structure import ANY, Text, read_json, structure_faults
+
+_DURATION = Text(r"(\d+(ms|s|m|h|d|w|y))+", "a duration such as 15s")
+_JOB = {
+    "job_name": Text(r"\S.*", "a name"),
+    "metrics_path?": Text(r"/\S*", "a path that begins with /"),
+    "scheme?": frozenset({"http", "https"}),
+    "scrape_interval?": _DURATION,
+    "scrape_timeout?": _DURATION,
+    "static_configs?": [
+        {"targets": [Text(r"\S+:\d+", "HOST:PORT")], "labels?": {"*": str}},
+    ],
+    "*": ANY,
+}
+_SCHEMA = {
+    "global?": {"scrape_interval?": _DURATION, "*": ANY},
+    "scrape_configs": [_JOB],
+    "*": ANY,
+}
+
+
+def scrape_config() -> dict[str, Any]:
+    """One job that reads a server on this machine; in a cluster, the pods' annotations say where."""
+    job = {
+        "job_name": "dlzoo",
+        "metrics_path": "/metrics",
+        "static_configs": [{"targets": ["127.0.0.1:8000"]}],
+    }
+    return {"global": {"scrape_interval": "15s"}, "scrape_configs": [job]}
+
+
+def scrape_faults(folder: Path, file: str) -> Iterator[Fault]:
+    """Every mistake in a configuration of Prometheus."""
+    document, unread = read_json(folder, file)
+    yield from unread or structure_faults(document, _SCHEMA, file)

@@ -1,0 +1,1 @@
+"""Read ONNX files without the onnx package."""

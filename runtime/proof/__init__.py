@@ -1,0 +1,1 @@
+"""Judge outputs against a reference: differences, limits, the report."""

@@ -1,0 +1,165 @@
+"""Two sets of arrays -> their difference, in units of the noise that float32 itself makes.
+
+The verdict's rules 1 to 4 (docs/DESIGN.md, section 6). Nothing here has a default tolerance.
+
+Symbols: y is the float64 reference, o the candidate, u its unit roundoff, N the noise floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dlzoo.runtime.bundle.golden_set import GoldenSet
+from dlzoo.runtime.proof.difference import (
+    CLASS_NAMES,
+    Difference,
+    WorstElement,
+    exact_difference,
+    failed_difference,
+    float_difference,
+    structure_fault,
+)
+from dlzoo.runtime.proof.divergence import Divergence
+
+#: u: half the distance from 1 to the next number, by arithmetic (TF32: 10 stored bits, as fp16).
+UNIT_ROUNDOFFS = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "tf32": 2.0**-11,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All outputs of one run; true where every one passes and the structure is right."""
+
+    differences: tuple[Difference, ...]
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.differences) and not self.reasons and all(self.differences)
+
+    @property
+    def rho2(self) -> float | None:
+        """The worst over the outputs; None where none has a number."""
+        return _worst(difference.rho2 for difference in self.differences)
+
+    @property
+    def rhomax(self) -> float | None:
+        """The worst over the outputs; None where none has a number."""
+        return _worst(difference.rhomax for difference in self.differences)
+
+    @property
+    def all_reasons(self) -> tuple[str, ...]:
+        """Why it fails: the structure first, then each output by name."""
+        named = [
+            f"output {d.name!r} {reason}" for d in self.differences for reason in d.reasons
+        ]
+        return (*self.reasons, *named)
+
+    @property
+    def worst(self) -> dict[str, WorstElement]:
+        """The worst element of each output that could be compared, by its name."""
+        return {d.name: d.worst for d in self.differences if d.worst is not None}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of a comparison that passes."""
+        return tuple(f"output {d.name!r} {note}" for d in self.differences for note in d.notes)
+
+
+def compare_outputs(
+    candidate: Mapping[str, npt.NDArray[Any]],
+    golden: GoldenSet,
+    *,
+    dtypes: Mapping[str, str],
+    unit_roundoff: float,
+    rho2_limit: float,
+    rhomax_limit: float,
+    divergences: Iterable[Divergence] = (),
+) -> Comparison:
+    """Compare a candidate's outputs with a golden set; nothing is ever broadcast.
+
+    rho2 = RMS(o - y) / N2, N2 = max(noise.rms, u·RMS(y), u·tiny)
+    rhomax = max|o - y| / Nmax, Nmax = max(noise.max, u·max|y|, u·tiny)
+
+    tiny is the dtype's smallest normal number: u·tiny is what gradual underflow loses, and the
+    only floor under an output that is zero everywhere. Outputs of integers or booleans must be
+    equal.
+
+    Source: docs/DESIGN.md, section 6, rules 1 to 4.
+
+    Args:
+        candidate: output name -> array, all that the candidate gave.
+        golden: the reference and its noise floor.
+        dtypes: output name -> the numpy dtype name that the model declares.
+        unit_roundoff: u of the candidate's arithmetic, from ``UNIT_ROUNDOFFS``.
+        rho2_limit: the largest rho2 that passes.
+        rhomax_limit: the largest rhomax that passes.
+        divergences: the declared ones for this graph and provider.
+    """
+    assert 0 < unit_roundoff < 1, unit_roundoff
+    assert 0 < rho2_limit < np.inf and 0 < rhomax_limit < np.inf, (rho2_limit, rhomax_limit)
+    reasons = _structure_reasons(candidate, golden)
+    declared = {divergence.reference for divergence in divergences}
+    tolerated = {CLASS_NAMES.index(name) for name in declared - {"index"}}
+    lets_indices_pass = "index" in declared and not _is_finite(golden.inputs)
+    differences = []
+    for name, reference in golden.reference.items():
+        if name not in candidate:
+            continue
+        fault = structure_fault(candidate[name], reference, dtypes.get(name))
+        if fault:
+            differences.append(failed_difference(name, fault))
+            continue
+        if candidate[name].dtype.kind != "f":
+            exact = exact_difference(name, candidate[name], reference)
+            if not exact and lets_indices_pass:
+                exact = replace(exact, reasons=(), notes=("has other indices of NaN or Inf",))
+            differences.append(exact)
+            continue
+        differences.append(
+            float_difference(
+                name,
+                candidate[name],
+                reference,
+                golden.noise[name],
+                unit_roundoff=unit_roundoff,
+                rho2_limit=rho2_limit,
+                rhomax_limit=rhomax_limit,
+                tolerated=tolerated,
+            )
+        )
+    return Comparison(differences=tuple(differences), reasons=tuple(reasons))
+
+
+def _is_finite(inputs: Mapping[str, npt.NDArray[Any]]) -> bool:
+    return all(bool(np.isfinite(value).all()) for value in inputs.values())
+
+
+def _structure_reasons(
+    candidate: Mapping[str, npt.NDArray[Any]], golden: GoldenSet
+) -> list[str]:
+    expected, got = list(golden.reference), list(candidate)
+    if not expected:
+        return ["the golden data hold no output"]
+    if not set(expected) & set(got):
+        return [f"no output has a name that was expected: got {got}, expected {expected}"]
+    reasons = []
+    if missing := [name for name in expected if name not in candidate]:
+        reasons.append(f"outputs are missing: {missing}, got {got}")
+    if extra := [name for name in got if name not in golden.reference]:
+        reasons.append(f"outputs that nobody expected: {extra}, expected {expected}")
+    return reasons
+
+
+def _worst(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None

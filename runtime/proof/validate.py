@@ -1,0 +1,256 @@
+"""Reference and candidates -> report: a model on every provider and optimization level asked for.
+
+Needs onnxruntime and numpy, not torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from dlzoo.errors import ArgumentError, BundleError, ProviderError
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.bundle.golden_set import GoldenSet
+from dlzoo.runtime.onnx_reader.onnx_header import OnnxHeader, read_onnx_header
+from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
+from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS, compare_outputs
+from dlzoo.runtime.proof.declarations import axis_faults, declaration_faults, replayed_axes
+from dlzoo.runtime.proof.divergence import declared_divergences
+from dlzoo.runtime.proof.report import CandidateResult, Power, Report, judge, power_from_json
+from dlzoo.runtime.proof.stage_clock import StageClock
+from dlzoo.runtime.proof.tf32 import tf32_note
+from dlzoo.runtime.session.custom_ops import (
+    AUTO,
+    carried_libraries,
+    describe_kernels,
+    kernel_choices,
+)
+from dlzoo.runtime.session.session import Session, open_session
+
+
+def verify_bundle(
+    bundle: Bundle,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = ("all",),
+    allow_fallback: bool = False,
+    native_library: str | Path = AUTO,
+    golden_sets: Sequence[GoldenSet] | None = None,
+    power: Power | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> Report:
+    """Replay what a bundle proves: its hashes, what it declares, and all of its golden data.
+
+    Args:
+        bundle: what to verify.
+        providers: run on each of these.
+        optimizations: at each of these levels.
+        allow_fallback: let nodes run on another provider than the one asked for.
+        native_library: kernels for operators of domain ``dlzoo``, as for ``open_session``. Where
+            there are any, the model runs both with them and without.
+        golden_sets: other data than the bundle's own, computed in the same way.
+        power: as measured just now; the one in parity.json if None.
+        on_stage: is told what is being done.
+
+    Raises:
+        BundleError: a file is missing or changed, or the model cannot be opened.
+        NativeLibraryError: the library of kernels cannot be used.
+        ProviderError: a provider is missing or did not take the work.
+    """
+    manifest = bundle.manifest
+    if manifest.precision not in UNIT_ROUNDOFFS:
+        raise BundleError(
+            f"{bundle.path} has precision {manifest.precision!r}, expected one of "
+            f"{', '.join(UNIT_ROUNDOFFS)}. Export it again."
+        )
+    clock = StageClock(on_stage)
+    clock("hashes")
+    bundle.check_files()
+    own = bundle.golden_sets()
+    if power is None:
+        power = power_from_json(bundle.parity().get("power"))
+    header = bundle.header
+    compared = own if golden_sets is None else golden_sets
+    rules: dict[str, Any] = {
+        "dtypes": {spec.name: spec.dtype for spec in manifest.outputs},
+        "rho2_limit": manifest.rho2_limit,
+        "rhomax_limit": manifest.rhomax_limit,
+        "allow_fallback": allow_fallback,
+    }
+    results = _run_candidates(
+        bundle,
+        compared,
+        **rules,
+        header=header,
+        unit_roundoff=UNIT_ROUNDOFFS[manifest.precision],
+        providers=providers,
+        optimizations=optimizations,
+        native_library=native_library,
+        clock=clock,
+    )
+    notes = [
+        f"the bundle carries {name}, which is code: where you trust its source, "
+        f"use it with --native-library {bundle.path / name}"
+        for name in carried_libraries(bundle)
+    ]
+    if any(result.provider == "cuda" for result in results):
+        clock("run", "cuda with TF32 on, for comparison")
+        notes.append(tf32_note(bundle, compared, **rules))
+    axes = replayed_axes(manifest.inputs, manifest.dynamic_axes, own)
+    faults = [
+        *declaration_faults(bundle, header),
+        *axis_faults(manifest.dynamic_axes, axes),
+    ]
+    verdict, reasons = judge(results, power, power_required=True, faults=faults)
+    return Report(
+        verdict=verdict,
+        bundle=manifest.name,
+        opset=header.opset,
+        candidates=results,
+        power=power,
+        dynamic_axes=axes,
+        seconds=clock.stop(),
+        reasons=reasons,
+        notes=tuple(notes),
+    )
+
+
+def verify_model(
+    path: Path,
+    golden_sets: Sequence[GoldenSet],
+    *,
+    rho2_limit: float,
+    rhomax_limit: float,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = ("all",),
+    allow_fallback: bool = False,
+    native_library: str | Path = AUTO,
+    power: Power | None = None,
+    notes: Sequence[str] = (),
+    on_stage: Callable[[str], None] | None = None,
+) -> Report:
+    """Compare any ``.onnx`` file with golden data; what it declares comes from its own header.
+
+    Where no ``power`` is given, the report says that it was not measured, and is not vacuous for
+    that: recorded outputs come without the model in which faults could be tried.
+
+    Raises:
+        BundleError: the file is damaged, unsafe or not understood.
+        ProviderError: a provider is missing or did not take the work.
+    """
+    clock = StageClock(on_stage)
+    clock("header")
+    header = read_onnx_header(path)
+    results = _run_candidates(
+        path,
+        golden_sets,
+        header=header,
+        dtypes={spec.name: spec.dtype for spec in header.outputs},
+        unit_roundoff=coarsest_unit_roundoff(header.outputs),
+        rho2_limit=rho2_limit,
+        rhomax_limit=rhomax_limit,
+        providers=providers,
+        optimizations=optimizations,
+        allow_fallback=allow_fallback,
+        native_library=native_library,
+        clock=clock,
+    )
+    verdict, reasons = judge(results, power, power_required=False)
+    unmeasured = () if power else ("power was not measured",)
+    return Report(
+        verdict=verdict,
+        bundle=path.name,
+        opset=header.opset,
+        candidates=results,
+        power=power,
+        dynamic_axes={},
+        seconds=clock.stop(),
+        reasons=reasons,
+        notes=(*notes, *unmeasured),
+    )
+
+
+def coarsest_unit_roundoff(outputs: Sequence[TensorSpec]) -> float:
+    """The largest unit roundoff of the outputs' dtypes; that of float32 where none is a float."""
+    known = [UNIT_ROUNDOFFS[spec.dtype] for spec in outputs if spec.dtype in UNIT_ROUNDOFFS]
+    return max(known, default=UNIT_ROUNDOFFS["float32"])
+
+
+def _run_candidates(
+    model: Bundle | Path,
+    golden_sets: Sequence[GoldenSet],
+    *,
+    header: OnnxHeader,
+    dtypes: Mapping[str, str],
+    unit_roundoff: float,
+    rho2_limit: float,
+    rhomax_limit: float,
+    providers: Sequence[str],
+    optimizations: Sequence[str],
+    allow_fallback: bool,
+    native_library: str | Path,
+    clock: StageClock,
+) -> tuple[CandidateResult, ...]:
+    """Every golden set through one session for each provider, its kernels, and level."""
+    results = []
+    bundle = model if isinstance(model, Bundle) else None
+    for provider in dict.fromkeys(providers):
+        choices = kernel_choices(header, provider, native_library, bundle=bundle)
+        for library, optimization in product(choices, dict.fromkeys(optimizations)):
+            clock("open", f"{provider}, optimization {optimization}")
+            session = open_session(
+                model,
+                provider,
+                optimization=optimization,
+                allow_fallback=allow_fallback,
+                native_library=library,
+            )
+            divergences = declared_divergences(header.num_nodes_by_op, session.provider)
+            for golden in golden_sets:
+                clock(
+                    "run",
+                    f"{provider}, optimization {optimization}, batch {golden.batch}, {golden.kind}",
+                )
+                results.append(
+                    _run_one(
+                        session,
+                        golden,
+                        dtypes=dtypes,
+                        unit_roundoff=unit_roundoff,
+                        rho2_limit=rho2_limit,
+                        rhomax_limit=rhomax_limit,
+                        divergences=divergences,
+                    )
+                )
+            del session  # or it would hold its weights while the next one loads them
+    return tuple(results)
+
+
+def _run_one(session: Session, golden: GoldenSet, **rules: Any) -> CandidateResult:
+    facts: dict[str, Any] = {
+        "provider": session.provider,
+        "optimization": session.optimization,
+        "batch": golden.batch,
+        "golden": golden.name,
+        "kind": golden.kind,
+        "kernels": describe_kernels(session.custom_ops),
+    }
+    try:
+        outputs = session.run(golden.inputs)
+    except (ArgumentError, BundleError, ProviderError) as error:
+        # A model that cannot do what its golden data ask of it is wrong, not the user.
+        return CandidateResult(
+            **facts, verdict="fail", rho2=None, rhomax=None, reasons=(str(error),)
+        )
+    comparison = compare_outputs(outputs, golden, **rules)
+    return CandidateResult(
+        **facts,
+        verdict="pass" if comparison else "fail",
+        rho2=comparison.rho2,
+        rhomax=comparison.rhomax,
+        reasons=comparison.all_reasons,
+        notes=comparison.notes,
+        worst=comparison.worst,
+    )

@@ -1,0 +1,304 @@
+"""The models that a server has: found in folders, loaded by version, replaced only by proved ones.
+
+    FOLDER/lenet5_relu/1/manifest.json …     a model repository: versions are whole numbers
+    FOLDER/lenet5_relu/2/manifest.json …
+
+A bundle that is given by itself is version 1 of the model that its manifest names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlzoo.errors import ArgumentError, BundleError, DlzooError, describe_exception
+from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.protocol.refusal import Reason, RefusalError, without_paths
+from dlzoo.runtime.serve.models.model_folders import folder_contents, models_in
+from dlzoo.runtime.serve.models.served_model import ModelSettings, ServedModel, manifest_digest
+
+_logger = logging.getLogger("dlzoo.serve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexEntry:
+    """One version of a model: its state, and why it is in it."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, order=True)
+class LoadedVersion:
+    """A version of a model that answers requests, and its content."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class Repository:
+    """Models by name and version. All methods but the constructor run on the event loop."""
+
+    def __init__(
+        self, sources: Sequence[Path], settings: ModelSettings, *, keep_versions: int = 1
+    ) -> None:
+        """Look at the folders; nothing is loaded yet.
+
+        Args:
+            sources: bundles and model repositories.
+            settings: how models are opened and run.
+            keep_versions: how many of a model's versions are served, the newest ones.
+
+        Raises:
+            ArgumentError: two bundles have one name.
+            BundleError: a folder is neither a bundle nor a model repository.
+        """
+        self.settings = settings
+        self.keep_versions = keep_versions
+        self._repositories = []
+        self._bundles: dict[str, Path] = {}
+        for source in sources:
+            if (source / "manifest.json").is_file():
+                name = Bundle.open(source).manifest.name
+                if name in self._bundles:
+                    raise ArgumentError(
+                        f"{source} and {self._bundles[name]} are both named {name!r}, expected one "
+                        "bundle of a name. Put them into a model repository: FOLDER/NAME/VERSION."
+                    )
+                self._bundles[name] = source
+            elif models_in(source):
+                self._repositories.append(source)
+            else:
+                what = "holds no bundle" if source.is_dir() else "is not a folder"
+                raise BundleError(
+                    f"{source} {what}, expected one, or a model repository with "
+                    'MODEL/1/manifest.json. Make a bundle with "dlzoo export".'
+                )
+        self._loaded: dict[str, dict[str, ServedModel]] = {}
+        self._failed: dict[tuple[str, str], tuple[str, str]] = {}
+        self._unloaded: set[str] = set()
+        self._lock = asyncio.Lock()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="dlzoo-loader")
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    def get(self, name: str, version: str = "") -> ServedModel:
+        """The model that answers: of the version asked for, else the newest one.
+
+        Raises:
+            RefusalError: there is none, or it is not loaded.
+        """
+        versions = self._loaded.get(name)
+        if not versions:
+            known = "is not loaded" if name in self._unloaded else "is unknown"
+            raise RefusalError(f"model {name[:100]!r} {known}", Reason.NOT_FOUND)
+        if not version:
+            return next(iter(versions.values()))
+        try:
+            return versions[version]
+        except KeyError:
+            raise RefusalError(
+                f"model {name!r} has no version {version[:40]!r} loaded, expected one of "
+                f"{', '.join(versions)}",
+                Reason.NOT_FOUND,
+            ) from None
+
+    def models(self) -> list[ServedModel]:
+        """Every loaded version of every model."""
+        return [model for versions in self._loaded.values() for model in versions.values()]
+
+    def versions_of(self, name: str) -> list[str]:
+        """The loaded versions, the oldest first."""
+        return sorted(self._loaded.get(name, {}), key=int)
+
+    def index(self) -> list[IndexEntry]:
+        """Every version that lies in the folders or is loaded."""
+        entries = []
+        folders = self._folders()
+        for name in sorted(folders.keys() | self._loaded.keys()):
+            loaded = self._loaded.get(name, {})
+            for version in sorted(folders.get(name, {}).keys() | loaded.keys(), key=int):
+                _, reason = self._failed.get((name, version), ("", ""))
+                state = "READY" if version in loaded else "UNAVAILABLE"
+                if not reason and state == "UNAVAILABLE":
+                    reason = "unloaded"
+                elif reason and state == "READY":
+                    reason = (
+                        f"what was loaded before is served; the new bundle is not: {reason}"
+                    )
+                entries.append(
+                    IndexEntry(name=name, version=version, state=state, reason=reason)
+                )
+        return entries
+
+    async def load_all(self) -> None:
+        """Load every model.
+
+        Raises:
+            DlzooError: the newest version of a model cannot be served.
+        """
+        for name in self._folders():
+            async with self._lock:
+                error = await self._refresh(name)
+            if error is not None:
+                raise error
+
+    async def load_exactly(self, wanted: Sequence[LoadedVersion]) -> None:
+        """Load what another process of this server has, and nothing else.
+
+        Raises:
+            DlzooError: a version cannot be served, or its bundle is no longer the same.
+        """
+        async with self._lock:
+            folders = self._folders()
+            self._unloaded.update(folders.keys() - {version.name for version in wanted})
+            for one in wanted:
+                folder = folders.get(one.name, {}).get(one.version)
+                if folder is None:
+                    raise BundleError(f"{one.name} version {one.version} has gone.")
+                model = await self._load_version(one.name, one.version, folder, None)
+                self._loaded.setdefault(one.name, {})[one.version] = model
+                if model.digest != one.digest:
+                    raise BundleError(
+                        f"{folder} has changed since its model was loaded. Load it again."
+                    )
+
+    def loaded_versions(self) -> list[LoadedVersion]:
+        """What is loaded, of every model the version first that answers."""
+        return [LoadedVersion(m.name, m.version, m.digest) for m in self.models()]
+
+    async def load(self, name: str) -> None:
+        """Load a model, or load it again where its bundle has changed.
+
+        Raises:
+            RefusalError: there is no such model, or its newest version cannot be served; what was
+                loaded before still is.
+        """
+        async with self._lock:
+            if name not in self._folders():
+                raise RefusalError(f"model {name[:100]!r} is unknown", Reason.NOT_FOUND)
+            self._failed = {key: why for key, why in self._failed.items() if key[0] != name}
+            error = await self._refresh(name)
+            if error is None:
+                self._unloaded.discard(name)
+                return
+            versions = self.versions_of(name)
+            still = f". Version {versions[-1]} is still served" if versions else ""
+            raise RefusalError(f"failed to load {name!r}: {self._told(error)}{still}")
+
+    async def unload(self, name: str) -> None:
+        """Take no new requests for a model, and let it go when it has answered the others.
+
+        Raises:
+            RefusalError: there is no such model.
+        """
+        async with self._lock:
+            if name not in self._folders() and name not in self._loaded:
+                raise RefusalError(f"model {name[:100]!r} is unknown", Reason.NOT_FOUND)
+            self._unloaded.add(name)
+            for model in self._loaded.pop(name, {}).values():
+                self._retire(model)
+
+    async def poll(self) -> None:
+        """Look at the folders: load what is new or changed, unload what has gone."""
+        async with self._lock:
+            folders = self._folders()
+            for name in [name for name in self._loaded if name not in folders]:
+                for model in self._loaded.pop(name).values():
+                    self._retire(model)
+            for name in folders.keys() - self._unloaded:
+                await self._refresh(name)
+
+    async def close(self) -> None:
+        """Answer what has come, then let every model go."""
+        for model in self.models():
+            self._retire(model)
+        self._loaded.clear()
+        if self._retiring:
+            await asyncio.wait(self._retiring)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    async def _refresh(self, name: str) -> DlzooError | None:
+        """Bring a model to its newest versions; the error of the newest one that was refused."""
+        folders = self._folders().get(name, {})
+        loaded = self._loaded.get(name, {})
+        served: dict[str, ServedModel] = {}
+        newest_error = None
+        for version in sorted(folders, key=int, reverse=True):
+            if len(served) == self.keep_versions:
+                break
+            try:
+                served[version] = await self._load_version(
+                    name, version, folders[version], loaded.get(version)
+                )
+            except DlzooError as error:
+                newest_error = newest_error or error
+                # One that was proved goes on serving, whatever lies in its folder now.
+                if version in loaded:
+                    served[version] = loaded[version]
+        if not served:
+            return newest_error
+        self._loaded[name] = served
+        for model in loaded.values():
+            if model not in served.values():
+                self._retire(model)
+        return newest_error
+
+    async def _load_version(
+        self, name: str, version: str, folder: Path, loaded: ServedModel | None
+    ) -> ServedModel:
+        # A folder that was refused is tried again when anything in it has changed, not before.
+        contents = folder_contents(folder)
+        bad_contents, reason = self._failed.get((name, version), ("", ""))
+        if reason and bad_contents == contents:
+            raise BundleError(reason)
+        try:
+            if loaded is not None and loaded.digest == manifest_digest(folder):
+                self._failed.pop((name, version), None)
+                return loaded
+            loop = asyncio.get_running_loop()
+            model = await loop.run_in_executor(
+                self._loader, _load, name, version, folder, self.settings
+            )
+        except DlzooError as error:
+            _logger.warning("%s version %s is not loaded: %s", name, version, error)
+            self._failed[name, version] = (contents, self._told(error))
+            raise
+        model.start()
+        self._failed.pop((name, version), None)
+        _logger.info("%s version %s is loaded and proved", name, version)
+        return model
+
+    def _retire(self, model: ServedModel) -> None:
+        task = asyncio.get_running_loop().create_task(model.retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    def _folders(self) -> dict[str, dict[str, Path]]:
+        """Every model's versions and where they lie."""
+        found = {name: {"1": path} for name, path in self._bundles.items()}
+        for repository in self._repositories:
+            for name, versions in models_in(repository).items():
+                found.setdefault(name, versions)
+        return found
+
+    def _told(self, error: Exception) -> str:
+        known = [*self._repositories, *self._bundles.values()]
+        folders = [str(path) for path in (*known, *(path.resolve() for path in known))]
+        return without_paths(str(error), *folders)
+
+
+def _load(name: str, version: str, folder: Path, settings: ModelSettings) -> ServedModel:
+    try:
+        return ServedModel.load(name, version, folder, settings)
+    except DlzooError:
+        raise
+    except Exception as error:  # a damaged bundle must not end the server
+        _logger.exception("%s version %s", name, version)
+        raise BundleError(f"{folder} cannot be loaded: {describe_exception(error)}.") from None

@@ -1,0 +1,1 @@
+"""One server process: sockets, signals, event loop."""

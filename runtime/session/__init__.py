@@ -1,0 +1,1 @@
+"""Open ONNX Runtime sessions that run where they were told to."""

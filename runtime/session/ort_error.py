@@ -1,0 +1,14 @@
+"""What ONNX Runtime says of a failure, as one line."""
+
+from __future__ import annotations
+
+import re
+
+
+def one_line_reason(error: BaseException) -> str:
+    """What ONNX Runtime said, without error codes, C++ sources and line breaks."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    # "/onnxruntime_src/…/model.cc:256 onnxruntime::Model::Model(…) Unsupported model IR version"
+    text = re.sub(r"\S*onnxruntime\S*\.(?:cc|h|cu|cuh):\d+ \S.*?\) ", "", text)
+    return text[:300].rstrip(" .")

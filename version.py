@@ -1,0 +1,3 @@
+"""The version of dlzoo."""
+
+__version__ = "0.1.0"

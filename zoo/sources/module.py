@@ -1,0 +1,196 @@
+"""Anybody's module, with the weights it has."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.utils import _pytree
+
+from dlzoo.errors import ArgumentError, ExportError, describe_exception
+from dlzoo.zoo.module_state import in_eval_mode
+from dlzoo.zoo.sources.input_spec import InputSpec
+from dlzoo.zoo.sources.module_call import bind_inputs
+from dlzoo.zoo.sources.source import ModelSource, SourceOptions, refuse_options
+from dlzoo.zoo.state_dict import copy_state_dict, require_finite_weights, sha256_of_state_dict
+from dlzoo.zoo.state_dict_file import load_state_dict_file
+
+_SCORES_RANK = 2
+#: Threads may sum in another order from run to run; randomness moves answers by far more.
+_MAX_DIFFERENCE = 1e-3
+
+
+def source_from_module(
+    module: nn.Module, options: SourceOptions, *, origin: str | None = None
+) -> ModelSource:
+    """Take a module as it is; it is run twice, to see what comes out and whether it stays.
+
+    Args:
+        module: on the CPU, in float32.
+        options: with its inputs.
+        origin: where it comes from, for people; its class if absent.
+
+    Raises:
+        ArgumentError: no inputs are named, or it is not in float32 on the CPU.
+        NonFiniteWeightsError: a weight is NaN or Inf.
+    """
+    kind = type(module).__name__
+    refuse_options(f"the module {kind}", options, ["--num-classes"])
+    _require_traceable(module, kind)
+    if options.weights != "auto":
+        load_weights_file(module, options.weights, kind)
+    _require_float32_on_cpu(module)
+    require_finite_weights(module, options.name or kind)
+    inputs = options.inputs or options.default_inputs or _ask_for_inputs(module)
+    output_names, gives_scores = describe_outputs(
+        module, {spec.name: _drawn(spec) for spec in inputs}
+    )
+    return ModelSource(
+        name=options.name or kind.lower(),
+        network=module,
+        inputs=inputs,
+        output_names=output_names,
+        gives_scores=gives_scores,
+        card={
+            "summary": origin or f"module {kind}",
+            "num_parameters": sum(p.numel() for p in module.parameters()),
+        },
+        weights={
+            "kind": "module",
+            "source": origin or f"the module {kind}",
+            "sha256": sha256_of_state_dict(module.state_dict()),
+            "seed": None,
+            "license": None,
+        },
+    )
+
+
+def _require_traceable(module: nn.Module, kind: str) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ArgumentError(
+            f"{kind} is TorchScript, which torch.export does not trace. Give the nn.Module that it "
+            "was made from."
+        )
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            raise ArgumentError(
+                f"{kind} has {name} without a shape: a lazy layer that never ran. Call the module "
+                "once on a batch first."
+            )
+
+
+def load_weights_file(module: nn.Module, path: str, subject: str) -> None:
+    """Copy the weights of a ``.safetensors`` or ``.pth`` file into a module.
+
+    Raises:
+        WeightsError: it is not there, not readable without running code, or does not fit.
+    """
+    file = Path(path).expanduser()
+    copy_state_dict(module, load_state_dict_file(file), f"{file.name} for {subject}")
+
+
+def describe_outputs(
+    module: nn.Module, inputs: Mapping[str, Tensor]
+) -> tuple[tuple[str, ...], bool]:
+    """A name for each tensor that comes out, and whether it is one [N, K] of scores.
+
+    A dictionary's keys are the names; where a network gives one tensor it is ``logits`` if it
+    is [N, K], else ``output``; others count: ``output_0``.
+
+    Raises:
+        ArgumentError: the network does not take these inputs, or gives another answer each time.
+        ExportError: it gives no tensor.
+    """
+    args, kwargs = bind_inputs(module, inputs)
+    try:
+        with in_eval_mode(module, []), torch.no_grad():
+            result = module(*args, **kwargs)
+            again = module(*args, **kwargs)
+    except Exception as error:  # a network's own code may raise anything
+        shapes = ", ".join(
+            f"{name} {list(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+            for name, x in inputs.items()
+        )
+        raise ArgumentError(
+            f"{type(module).__name__} fails in PyTorch itself on {shapes}: "
+            f"{describe_exception(error)}. Give it inputs that it takes, or mend it."
+        ) from None
+    leaves, _ = _pytree.tree_flatten_with_path(result)
+    tensors = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
+    if not tensors:
+        raise ExportError(
+            f"{type(module).__name__} gives {type(result).__name__} and no tensor. Let its "
+            "forward return a tensor, or a tuple, list or dictionary of them."
+        )
+    _require_one_answer(module, result, again)
+    if len(tensors) == 1 and isinstance(result, Tensor):
+        is_scores = result.dim() == _SCORES_RANK
+        return (("logits" if is_scores else "output"),), is_scores
+    names = [_name_of(path) for path, _ in tensors]
+    names = [
+        f"output_{name}" if name[0].isdigit() or name in inputs else name for name in names
+    ]
+    return tuple(names), False
+
+
+def _drawn(spec: InputSpec) -> Tensor:
+    """N(0, 1), so that what is random in a network shows; zeros would pass a dropout unchanged."""
+    if spec.dtype != "float32":
+        return spec.example()
+    return torch.randn(spec.shape, generator=torch.Generator().manual_seed(0))
+
+
+def _require_one_answer(module: nn.Module, result: Any, again: Any) -> None:
+    for a, b in zip(_pytree.tree_leaves(result), _pytree.tree_leaves(again), strict=True):
+        if not isinstance(a, Tensor) or not a.numel() or a.shape != b.shape:
+            continue
+        x, y = (value.detach().double().nan_to_num() for value in (a, b))
+        if float((x - y).abs().max()) > _MAX_DIFFERENCE * float(x.abs().max()):
+            raise ArgumentError(
+                f"{type(module).__name__} gives another answer each time, in eval mode, on one "
+                "input: something in its forward is random (F.dropout without "
+                "training=self.training?). Mend that first."
+            )
+
+
+def _name_of(path: tuple[Any, ...]) -> str:
+    """Keys and positions on the way to a tensor, joined: ``features_0``."""
+    parts = [
+        getattr(step, "key", getattr(step, "idx", getattr(step, "name", step)))
+        for step in path
+    ]
+    return "_".join(str(part) for part in parts)
+
+
+def _ask_for_inputs(module: nn.Module) -> tuple[InputSpec, ...]:
+    names = [
+        name
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    example = " ".join(f"--input {name}=1x3x224x224:float32" for name in names or ["input"])
+    raise ArgumentError(
+        f"{type(module).__name__} needs the shape and dtype of its inputs, got none. Write for "
+        f"example {example} (in Python: input_shape=(3, 224, 224), or inputs=[...])."
+    )
+
+
+def _require_float32_on_cpu(module: nn.Module) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.device.type != "cpu":
+            raise ArgumentError(
+                f"{type(module).__name__} has {name} on {tensor.device}, expected the CPU: the "
+                "reference is computed there. Call .cpu() first."
+            )
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise ArgumentError(
+                f"{type(module).__name__} has {name} in {dtype}, expected float32. Call .float() "
+                "first; reduced precision comes after the export."
+            )

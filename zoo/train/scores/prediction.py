@@ -1,0 +1,141 @@
+"""A network's outputs over a whole data set, whichever processes share the work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from dlzoo.zoo.data.batches import BatchStream
+from dlzoo.zoo.train.losses.loss import learns_embeddings
+from dlzoo.zoo.train.scores.metrics import ClassificationMetrics, MultiLabelMetrics
+
+#: Figures that only scores of classes have, of one label an image and of several.
+CLASS_FIGURES = ("top1_percent", "map_percent")
+LossOfOutputs = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good a network's outputs are.
+
+    ``figures`` has ``num_images``, ``loss``, and of one label an image ``top1_percent`` and
+    ``top5_percent``, of several ``map_percent`` and ``mean_f1_percent``; a
+    network that gives no scores of classes has a loss only.
+    """
+
+    figures: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures; what is no number is None, as JSON has it."""
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in self.figures.items()
+        }
+
+    @property
+    def loss(self) -> float:
+        """Mean over the images."""
+        return float(self.figures["loss"])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Outputs of every image, in the data set's order.
+
+    **Shape**: outputs float32 [N, ...], targets int64 [N] or float32 [N, K].
+    """
+
+    outputs: Tensor
+    targets: Tensor
+    scores: Scores
+
+
+def predict(
+    network: nn.Module, batches: BatchStream, loss: LossOfOutputs, fabric: Fabric
+) -> Prediction:
+    """Run a network in eval mode over all batches; every process gets all outputs.
+
+    Args:
+        network: without Fabric's wrapping; left in the mode it was in.
+        batches: not shuffled and with nothing left out.
+        loss: of outputs and targets, a mean over images.
+        fabric: the processes.
+    """
+    outputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    indices: list[Tensor] = []
+    with in_eval_mode(network), torch.no_grad():
+        for batch in batches.epoch(0):
+            if not len(batch):
+                continue
+            images = batch.images.to(fabric.device, dtype_of(network))
+            outputs.append(network(images).float().cpu())
+            targets.append(batch.targets)
+            indices.append(batch.indices)
+    mine = [outputs, targets, indices]
+    everyone = [mine]
+    if fabric.world_size > 1:
+        everyone = [mine] * fabric.world_size
+        dist.all_gather_object(everyone, mine)
+    # A process may have had no image at all: lists of them are joined, not tensors.
+    joined = [torch.cat([x for part in everyone for x in part[kind]]) for kind in range(3)]
+    order = joined[2].argsort()
+    all_outputs, all_targets = joined[0][order], joined[1][order]
+    return Prediction(all_outputs, all_targets, score(all_outputs, all_targets, loss))
+
+
+def score(outputs: Tensor, targets: Tensor, loss: LossOfOutputs) -> Scores:
+    """Judge outputs in the order of the data set: the same for any batches and processes."""
+    figures: dict[str, Any] = {
+        "num_images": len(targets),
+        "loss": float(loss(outputs, targets)),
+    }
+    if outputs.dim() != 2 or learns_embeddings(loss):
+        return Scores(figures)
+    num_classes = outputs.shape[1]
+    if targets.dim() == 2:
+        several = MultiLabelMetrics(num_classes)
+        several.update(torch.sigmoid(outputs), targets)
+        more = several.results()
+    elif int(targets.max()) < num_classes:
+        metrics = ClassificationMetrics(num_classes)
+        metrics.update(outputs, targets)
+        more = metrics.results()
+    else:
+        return Scores(figures)
+    known = ("num_samples", "loss")
+    return Scores(figures | {k: v for k, v in more.items() if k not in known})
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """The type of a network's weights, which its input has, too."""
+    types = (p.dtype for p in network.parameters() if p.is_floating_point())
+    return next(types, torch.float32)
+
+
+def count_correct(outputs: Tensor, targets: Tensor) -> int:
+    """Images whose largest output is the (most probable) target; 0 where outputs are no scores."""
+    if outputs.dim() != 2:
+        return 0
+    labels = targets if targets.dim() == 1 else targets.argmax(dim=1)
+    return int((outputs.argmax(dim=1) == labels).sum())
+
+
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Within, every module evaluates; after, each is in the mode it was in."""
+    modes = {part: part.training for part in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
