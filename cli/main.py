@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -23,6 +23,7 @@ from dlzoo.cli import (
     verify,
 )
 from dlzoo.cli.interrupt import reliable_interrupts
+from dlzoo.cli.messages import in_flags
 from dlzoo.errors import DlzooError
 from dlzoo.version import __version__
 
@@ -93,7 +94,7 @@ def main() -> NoReturn:
             raise KeyboardInterrupt
     except DlzooError as error:
         status = error.exit_code
-        _complain(str(error))
+        _complain(in_flags(str(error), _running_command()))
         if status == _INTERRUPTED:
             _end_interrupted()
     except (KeyboardInterrupt, typer.Abort):
@@ -132,6 +133,13 @@ def _end_interrupted() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(_INTERRUPTED)
+
+
+def _running_command() -> Any | None:
+    """The click command that the command line names: ``dlzoo`` has no options with values."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    words = (word for word in sys.argv[1:] if not word.startswith("-"))
+    return commands.get(next(words, ""))
 
 
 def _complain(message: str) -> None:
