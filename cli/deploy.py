@@ -1,4 +1,4 @@
-"""``dlzoo deploy``: what an inference server wants of a bundle, written and checked."""
+"""``dlzoo deploy``: the files that an inference server needs for a bundle, and their check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def deploy(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Check a folder that was written before, hand-edited files included.",
+            help="Check a folder that was written before, including files edited since.",
         ),
     ] = None,
     name: Annotated[
@@ -36,7 +36,7 @@ def deploy(
         str, typer.Option(help="Where the server runs it: cpu, openvino, cuda or tensorrt.")
     ] = "cpu",
     max_batch_size: Annotated[
-        int, typer.Option(min=1, help="The most requests that the server puts together.")
+        int, typer.Option(min=1, help="The largest batch that the server forms.")
     ] = 32,
     ensemble: Annotated[
         bool,
@@ -49,26 +49,26 @@ def deploy(
         str,
         typer.Option(
             metavar="FILE|off",
-            help="Kernels for operators of domain dlzoo, copied along; it runs code from that "
-            "file. [$DLZOO_NATIVE_LIBRARY, or the one built here]",
+            help="A library of kernels for operators of domain dlzoo, to be copied along; its code "
+            "is run. [$DLZOO_NATIVE_LIBRARY, or the one built here]",
             show_default=False,
         ),
     ] = "auto",
     wheel: Annotated[
         Path | None,
         typer.Option(
-            help="For docker: a wheel of dlzoo to put into the image; its release if absent."
+            help="For docker: a wheel of dlzoo to install in the image; the release if absent."
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a deployment that is there.")
+        bool, typer.Option("--force", help="Replace a deployment that is already there.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Write what an inference server wants of a bundle, or check it.
+    """Write the files that an inference server needs for a bundle, or check them.
 
-    Every generated file is held against the graph and the server's own schema; with --check the
-    exit status is 1 where a file does not fit.
+    Every generated file is checked against the graph and the server's own schema; with --check
+    the exit status is 1 if a file does not fit.
     """
     from dlzoo.cli.console import print_document, print_lines, print_note
     from dlzoo.runtime.deploy.deployment import check_deployment
@@ -76,20 +76,22 @@ def deploy(
     if check is not None:
         if bundle is not None or target is not None or output is not None:
             raise ArgumentError(
-                "--check takes its folder alone, without BUNDLE, --target or -o."
+                "--check takes only its folder, without BUNDLE, --target or -o."
             )
         found = check_deployment(check)
         if json:
             print_document(found.to_json())
-        elif not found.faults:
+        elif not found.problems:
             print_lines(
                 [f"{check}: {len(found.files)} files fit {found.model} on {found.target}."]
             )
         else:
-            print_lines([str(fault) for fault in found.faults])
-        if found.faults:
-            more = f" and {len(found.faults) - 1} more" if len(found.faults) > 1 else ""
-            raise DeploymentError(f"{check} does not fit its model: {found.faults[0]}{more}.")
+            print_lines([str(problem) for problem in found.problems])
+        if found.problems:
+            more = f" and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
+            raise DeploymentError(
+                f"{check} does not fit its model: {found.problems[0]}{more}."
+            )
         return
     if bundle is None or target is None or output is None:
         raise ArgumentError(

@@ -1,1 +1,1 @@
-"""Write and check the files that inference servers need beside a bundle: one server a module."""
+"""Write and check the files that inference servers need for a bundle, one module per server."""

@@ -1,7 +1,7 @@
-"""A folder with all that one server wants of a bundle, written whole or not at all.
+"""A folder with every file that one server needs to serve a bundle, written whole or not at all.
 
-``deployment.json`` in it says for which server and which model, and holds the sha256 of every file
-that is data (weights, labels, kernels, code). Those that a person may edit are checked for sense.
+Its ``deployment.json`` names the server and the model, and holds the sha256 of every data file
+(weights, labels, kernels, code). Files that are meant to be edited are checked for sense instead.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from dlzoo.errors import ArgumentError, BundleError, ExportError
 from dlzoo.runtime.bundle.bundle import Bundle, sha256_of_file
-from dlzoo.runtime.bundle.staging import FolderKind, new_bundle
-from dlzoo.runtime.deploy.fault import Fault
+from dlzoo.runtime.bundle.staging import FolderKind, staged_folder
+from dlzoo.runtime.deploy.deployed_model import DeployedModel, deployed_model
 from dlzoo.runtime.deploy.options import DeployOptions
-from dlzoo.runtime.deploy.served_model import ServedModel, served_model
-from dlzoo.runtime.deploy.structure import ANY, read_json, structure_faults, write_json
+from dlzoo.runtime.deploy.problem import Problem
+from dlzoo.runtime.deploy.structure import ANY, read_json, structure_problems, write_json
 
 RECORD = "deployment.json"
 RECORD_VERSION = 1
@@ -34,7 +34,7 @@ _RECORD_SCHEMA = {
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One kind of server: its modules, where its graph lies, and which files a person may edit.
+    """One kind of server: its modules, where its graph lies, and which files may be edited.
 
     ``write`` and ``check`` are MODULE:FUNCTION, imported when they are needed.
     """
@@ -88,19 +88,19 @@ TARGETS = {
 }
 
 
-#: Targets that take a library of kernels along.
+#: Targets that a library of kernels can be copied to.
 _WITH_KERNELS = ("triton", "kserve")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """What was written or checked: for which server, which model, and what is wrong with it."""
+    """A deployment that was written or checked: its server, its model and its problems."""
 
     folder: Path
     target: str
     model: str
     files: tuple[str, ...]
-    faults: tuple[Fault, ...] = ()
+    problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -110,8 +110,8 @@ class Deployment:
             "target": self.target,
             "model": self.model,
             "files": list(self.files),
-            "faults": [
-                {"file": f.file, "field": f.field, "message": f.message} for f in self.faults
+            "problems": [
+                {"file": p.file, "field": p.field, "message": p.message} for p in self.problems
             ],
             "notes": list(self.notes),
         }
@@ -126,22 +126,30 @@ def deploy_bundle(
     name: str | None = None,
     force: bool = False,
 ) -> Deployment:
-    """Write what a server wants of a bundle into a new folder, and check it.
+    """Write the files that a server needs for a bundle into a new folder, and check them.
+
+    Args:
+        bundle: what to deploy; its export must have passed.
+        target: a key of ``TARGETS``.
+        output: the new folder.
+        options: the choices that every target shares.
+        name: the model's name on the server; by default the one in the manifest.
+        force: replace a deployment that is already there.
 
     Raises:
-        ArgumentError: there is no such target, or a name that servers do not take.
-        BundleError: the bundle was changed, or never proved.
-        BundleExistsError: the folder is taken.
+        ArgumentError: the target is unknown, or the name is one that servers reject.
+        BundleError: the bundle was changed, or its proof did not pass.
+        BundleExistsError: the folder exists already.
         ExportError: that server cannot serve a model of this kind.
         InstallationError: a package is missing.
-        StorageError: the place cannot be written.
+        StorageError: the folder cannot be written.
     """
     kind = target_named(target)
-    model = served_model(bundle, name)
+    model = deployed_model(bundle, name)
     _refuse_name(model.name)
     _refuse_missing_kernels(model, target, options)
     notes = _notes(model, target, options)
-    with new_bundle(output, force=force, kind=KIND) as folder:
+    with staged_folder(output, KIND, force=force) as folder:
         _function(kind.write)(folder, model, options)
         graph = kind.graph.format(name=model.name)
         write_json(
@@ -158,55 +166,55 @@ def deploy_bundle(
                 },
             },
         )
-        faults = check_deployment(folder).faults
-        assert not faults, [str(fault) for fault in faults]
+        problems = check_deployment(folder).problems
+        assert not problems, [str(problem) for problem in problems]
         files = tuple(_files(folder))
     return Deployment(folder=output, target=target, model=model.name, files=files, notes=notes)
 
 
 def check_deployment(folder: Path) -> Deployment:
-    """Find every mistake in a deployment's folder, without any server.
+    """Find every problem in a deployment's folder, without any server.
 
     Raises:
-        BundleError: it is no deployment, or its graph cannot be read.
+        BundleError: the folder is not a deployment, or its graph cannot be read.
         InstallationError: a package is missing.
     """
     if not KIND.is_at(folder):
         raise BundleError(
-            f"{folder} is no deployment: expected a folder with {RECORD}. "
+            f"{folder} is not a deployment: expected a folder with {RECORD}. "
             'Make one with "dlzoo deploy".'
         )
     record, _ = read_json(folder, RECORD)
-    for fault in structure_faults(record, _RECORD_SCHEMA, RECORD):
-        raise BundleError(f"{folder}: {fault}. Deploy the bundle again.")
+    for problem in structure_problems(record, _RECORD_SCHEMA, RECORD):
+        raise BundleError(f"{folder}: {problem}. Deploy the bundle again.")
     kind = target_named(record["target"])
     _refuse_outside(folder, [record["graph"], *record["files"]])
-    faults = _data_faults(folder, record["files"], kind)
+    problems = _data_problems(folder, record["files"], kind)
     if (folder / record["graph"]).is_file():
         try:
-            model = ServedModel.from_record(record["model"], folder / record["graph"])
+            model = DeployedModel.from_record(record["model"], folder / record["graph"])
         except BundleError:
-            if not faults:  # a graph that was changed is a fault already
+            if not problems:  # a changed graph is listed as a problem already
                 raise
         else:
-            faults += _function(kind.check)(folder, model)
+            problems += _function(kind.check)(folder, model)
     return Deployment(
         folder=folder,
         target=record["target"],
         model=record["model"]["name"],
         files=tuple(_files(folder)),
-        faults=tuple(faults),
+        problems=tuple(problems),
     )
 
 
 def target_named(name: str) -> Target:
-    """The target of that name.
+    """Look up a target by its name.
 
     Raises:
-        ArgumentError: there is none.
+        ArgumentError: there is no such target.
     """
     if name not in TARGETS:
-        raise ArgumentError(f"--target is {name!r}, expected one of {', '.join(TARGETS)}.")
+        raise ArgumentError(f"`target` is {name!r}, expected one of {', '.join(TARGETS)}.")
     return TARGETS[name]
 
 
@@ -230,19 +238,21 @@ def _is_editable(file: str, kind: Target) -> bool:
     )
 
 
-def _data_faults(folder: Path, hashes: dict[str, str], kind: Target) -> list[Fault]:
-    """Data that are missing, changed, or that nobody wrote."""
-    faults = []
+def _data_problems(folder: Path, hashes: dict[str, str], kind: Target) -> list[Problem]:
+    """List the data files that are missing, changed or not recorded."""
+    problems = []
     found = [file for file in _files(folder) if not _is_editable(file, kind)]
     for file in sorted({*found, *hashes}):
         if file not in hashes:
             if not file.startswith(".") and "/." not in file and "__pycache__" not in file:
-                faults.append(Fault(file, "", "is not listed in deployment.json"))
+                problems.append(Problem(file, "", "is not listed in deployment.json"))
         elif file not in found:
-            faults.append(Fault(file, "", "is missing"))
+            problems.append(Problem(file, "", "is missing"))
         elif sha256_of_file(folder / file) != hashes[file]:
-            faults.append(Fault(file, "", "was changed: its sha256 is not the recorded one"))
-    return faults
+            problems.append(
+                Problem(file, "", "was changed: its sha256 is not the recorded one")
+            )
+    return problems
 
 
 def _refuse_outside(folder: Path, names: list[str]) -> None:
@@ -265,24 +275,24 @@ def _refuse_name(name: str) -> None:
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
     if not name or set(name) - allowed or not name[0].isalnum():
         raise ArgumentError(
-            f"--name is {name!r}, expected letters, digits, '.', '_' and '-', a letter or digit "
+            f"`name` is {name!r}, expected letters, digits, '.', '_' and '-', a letter or digit "
             "first."
         )
 
 
-def _refuse_missing_kernels(model: ServedModel, target: str, options: DeployOptions) -> None:
-    """Make sure that every operator of domain ``dlzoo`` has something to run by on the server."""
+def _refuse_missing_kernels(model: DeployedModel, target: str, options: DeployOptions) -> None:
+    """Make sure that the server can run every operator of domain ``dlzoo``."""
     carries_kernels = target in _WITH_KERNELS and options.native_library is not None
     if model.ops_without_body and not carries_kernels:
-        where = "Give --native-library" if target in _WITH_KERNELS else "Export it again"
+        fix = "Give `native_library`" if target in _WITH_KERNELS else "Export it again"
         raise ExportError(
             f"{model.name}: the graph has no body for {', '.join(model.ops_without_body)}, and "
-            f"{target} gets no library of kernels. {where}."
+            f"{target} gets no library of kernels. {fix}."
         )
 
 
-def _notes(model: ServedModel, target: str, options: DeployOptions) -> tuple[str, ...]:
+def _notes(model: DeployedModel, target: str, options: DeployOptions) -> tuple[str, ...]:
     if model.custom_ops and (options.native_library is None or target not in _WITH_KERNELS):
         ops = ", ".join(model.custom_ops)
-        return (f"{ops} will run as ONNX functions: no library of kernels comes along",)
+        return (f"{ops} will run as ONNX functions: no library of kernels is included",)
     return ()

@@ -1,4 +1,4 @@
-"""An image of ``dlzoo serve``, what runs it in Kubernetes, and what watches it.
+"""A container image of ``dlzoo serve``, its Kubernetes manifests and its monitoring.
 
 Dockerfile  requirements.lock   docker build -t net .
 models/net/1/                   the bundle, proved again whenever the server starts
@@ -15,14 +15,14 @@ from string import Template
 
 from dlzoo.errors import ArgumentError
 from dlzoo.runtime.bundle.bundle import Bundle
-from dlzoo.runtime.deploy.dockerfile_check import dockerfile_faults, lock_faults
-from dlzoo.runtime.deploy.fault import Fault
-from dlzoo.runtime.deploy.grafana import dashboard, dashboard_faults
+from dlzoo.runtime.deploy.deployed_model import DeployedModel
+from dlzoo.runtime.deploy.dockerfile_check import dockerfile_problems, lock_problems
+from dlzoo.runtime.deploy.grafana import dashboard, dashboard_problems
 from dlzoo.runtime.deploy.image_lock import image_lock, lock_text
-from dlzoo.runtime.deploy.kubernetes import manifest_faults, manifests
+from dlzoo.runtime.deploy.kubernetes import manifest_problems, manifests
 from dlzoo.runtime.deploy.options import DeployOptions
-from dlzoo.runtime.deploy.prometheus import scrape_config, scrape_faults
-from dlzoo.runtime.deploy.served_model import ServedModel
+from dlzoo.runtime.deploy.problem import Problem
+from dlzoo.runtime.deploy.prometheus import scrape_config, scrape_problems
 from dlzoo.runtime.deploy.structure import write_json
 from dlzoo.version import __version__
 
@@ -34,17 +34,17 @@ KUBERNETES, DASHBOARD, PROMETHEUS = (
 )
 
 
-def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
+def write(folder: Path, model: DeployedModel, options: DeployOptions) -> None:
     """Fill ``folder`` with the image's context and the manifests.
 
     Raises:
-        ArgumentError: dlzoo does not serve there, or the wheel is none of this version.
-        ExportError: this environment has another ONNX Runtime than the image needs.
+        ArgumentError: dlzoo does not serve on that provider, or the wheel has another version.
+        ExportError: this environment lacks the ONNX Runtime that the image needs.
         InstallationError: a package of ``dlzoo[serve]`` is missing.
     """
     if options.provider not in ("cpu", "cuda"):
         raise ArgumentError(
-            f"--provider is {options.provider!r}, expected cpu or cuda for an image of dlzoo serve."
+            f"`provider` is {options.provider!r}, expected cpu or cuda for an image of dlzoo serve."
         )
     copy_bundle(model.file.parent, folder / "models" / model.name / "1")
     (folder / LOCK).write_text(lock_text(image_lock(options.provider)), encoding="utf-8")
@@ -70,7 +70,7 @@ def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
 
 
 def copy_bundle(source: Path, target: Path) -> None:
-    """Copy a bundle: what its manifest lists, and what is written about it."""
+    """Copy a bundle: the files that its manifest lists, and its reports."""
     manifest = Bundle.open(source).manifest
     about = ("manifest.json", "parity.json", "MODEL_CARD.md", "report.html")
     for name in (*manifest.files, *(name for name in about if (source / name).is_file())):
@@ -82,18 +82,18 @@ def _copy_wheel(wheel: Path, folder: Path) -> None:
     expected = f"dlzoo-{__version__}-py3-none-any.whl"
     if wheel.name != expected or not wheel.is_file():
         raise ArgumentError(
-            f"--wheel is {str(wheel)!r}, expected a file named {expected}. Make one: make wheel"
+            f"`wheel` is {str(wheel)!r}, expected a file named {expected}. Make one: make wheel"
         )
     folder.mkdir()
     shutil.copyfile(wheel, folder / wheel.name)
 
 
-def check(folder: Path, model: ServedModel) -> list[Fault]:
-    """Every mistake in the image's context and in the manifests."""
+def check(folder: Path, model: DeployedModel) -> list[Problem]:
+    """Find every problem in the image's context and in the manifests."""
     return [
-        *dockerfile_faults(folder, DOCKERFILE),
-        *lock_faults(folder, LOCK),
-        *manifest_faults(folder, KUBERNETES),
-        *dashboard_faults(folder, DASHBOARD, model.name),
-        *scrape_faults(folder, PROMETHEUS),
+        *dockerfile_problems(folder, DOCKERFILE),
+        *lock_problems(folder, LOCK),
+        *manifest_problems(folder, KUBERNETES),
+        *dashboard_problems(folder, DASHBOARD, model.name),
+        *scrape_problems(folder, PROMETHEUS),
     ]

@@ -1,4 +1,4 @@
-"""A Dockerfile and its lock: the instructions that there are, what they copy, and who runs it.
+"""Checks of a Dockerfile and its lock: known instructions, what they copy, and as which user it runs.
 
 Source: https://docs.docker.com/reference/dockerfile/
 """
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlzoo.runtime.deploy.fault import Fault
 from dlzoo.runtime.deploy.image_lock import FORBIDDEN
+from dlzoo.runtime.deploy.problem import Problem
 
 _INSTRUCTIONS = frozenset(
     [
@@ -48,50 +48,52 @@ class Instruction:
     arguments: str
 
 
-def dockerfile_faults(folder: Path, file: str) -> Iterator[Fault]:
-    """Every mistake in a Dockerfile that can be known without building it."""
+def dockerfile_problems(folder: Path, file: str) -> Iterator[Problem]:
+    """Find every problem in a Dockerfile that shows without building it."""
     try:
         instructions = list(_instructions((folder / file).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
-        yield Fault(file, "", f"cannot be read: {error}")
+        yield Problem(file, "", f"cannot be read: {error}")
         return
     names = [instruction.name for instruction in instructions]
     for instruction in instructions:
         place = f"line {instruction.line}, {instruction.name}"
         if instruction.name not in _INSTRUCTIONS:
-            yield Fault(file, place, "is no instruction of Docker")
+            yield Problem(file, place, "is not an instruction of Docker")
         elif not instruction.arguments:
-            yield Fault(file, place, "has no arguments")
+            yield Problem(file, place, "has no arguments")
         elif instruction.name in ("COPY", "ADD"):
-            yield from _copy_faults(instruction, folder, file)
+            yield from _copy_problems(instruction, folder, file)
         elif instruction.name in ("ENTRYPOINT", "CMD"):
-            yield from _command_faults(instruction, file)
+            yield from _command_problems(instruction, file)
         elif instruction.name == "RUN":
             installs = re.search(r"\bpip install\b", instruction.arguments)
             if installs and "--no-deps" not in instruction.arguments:
-                yield Fault(file, place, "runs pip without --no-deps: it would bring PyTorch")
+                yield Problem(
+                    file, place, "runs pip without --no-deps: that would install PyTorch"
+                )
     if not names or next((n for n in names if n != "ARG"), "") != "FROM":
-        yield Fault(file, "FROM", "is missing, or not the first instruction")
+        yield Problem(file, "FROM", "is missing, or not the first instruction")
         return
     last_stage = instructions[len(names) - 1 - names[::-1].index("FROM") :]
     users = [i.arguments for i in last_stage if i.name == "USER"]
     if not users:
-        yield Fault(
+        yield Problem(
             file, "USER", "is missing in the last stage, so the server would run as root"
         )
     elif users[-1].split(":")[0] in ("root", "0"):
-        yield Fault(file, "USER", f"is {users[-1]!r}, expected a user that is not root")
+        yield Problem(file, "USER", f"is {users[-1]!r}, expected a user that is not root")
     if "ENTRYPOINT" not in [i.name for i in last_stage]:
-        yield Fault(file, "ENTRYPOINT", "is missing in the last stage")
-    yield from _port_faults(last_stage, file)
+        yield Problem(file, "ENTRYPOINT", "is missing in the last stage")
+    yield from _port_problems(last_stage, file)
 
 
-def lock_faults(folder: Path, file: str) -> Iterator[Fault]:
-    """Every line of a lock that pins nothing, or brings what serving does not need."""
+def lock_problems(folder: Path, file: str) -> Iterator[Problem]:
+    """Find every line of a lock that pins no version, or names a package that serving does not need."""
     try:
         lines = (folder / file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        yield Fault(file, "", f"cannot be read: {error}")
+        yield Problem(file, "", f"cannot be read: {error}")
         return
     names = []
     for number, line in enumerate(lines, start=1):
@@ -99,14 +101,14 @@ def lock_faults(folder: Path, file: str) -> Iterator[Fault]:
         if not text or text.startswith("#"):
             continue
         if not _PIN.fullmatch(text):
-            yield Fault(file, f"line {number}", f"is {text[:60]!r}, expected NAME==VERSION")
+            yield Problem(file, f"line {number}", f"is {text[:60]!r}, expected NAME==VERSION")
             continue
         names.append(text.split("==")[0])
         if names[-1] in FORBIDDEN:
-            yield Fault(file, f"line {number}", f"is {text!r}, which serving does not need")
+            yield Problem(file, f"line {number}", f"is {text!r}, which serving does not need")
     runtimes = [name for name in names if name.startswith("onnxruntime")]
     if len(runtimes) != 1:
-        yield Fault(
+        yield Problem(
             file, "", f"has {len(runtimes)} packages of ONNX Runtime, expected exactly one"
         )
 
@@ -130,35 +132,35 @@ def _instructions(text: str) -> Iterator[Instruction]:
         yield Instruction(start, name.upper(), arguments.strip())
 
 
-def _copy_faults(instruction: Instruction, folder: Path, file: str) -> Iterator[Fault]:
+def _copy_problems(instruction: Instruction, folder: Path, file: str) -> Iterator[Problem]:
     words = [w for w in instruction.arguments.split() if not w.startswith("--")]
     place = f"line {instruction.line}, {instruction.name}"
     if len(words) < 2:
-        yield Fault(file, place, "needs a source and a target")
+        yield Problem(file, place, "needs a source and a target")
     if "--from=" in instruction.arguments:
         return
     for source in words[:-1]:
         if source.startswith("/") or ".." in source.split("/"):
-            yield Fault(file, place, f"copies {source!r}, which lies outside the folder")
+            yield Problem(file, place, f"copies {source!r}, which lies outside the folder")
         elif not any(folder.glob(source.rstrip("/"))):
-            yield Fault(file, place, f"copies {source!r}, which is not here")
+            yield Problem(file, place, f"copies {source!r}, which is not here")
 
 
-def _command_faults(instruction: Instruction, file: str) -> Iterator[Fault]:
-    """The exec form alone: a shell in between would not pass SIGTERM on."""
+def _command_problems(instruction: Instruction, file: str) -> Iterator[Problem]:
+    """Accept only the exec form: a shell in between would not pass SIGTERM on."""
     try:
         words = json.loads(instruction.arguments)
     except ValueError:
         words = None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        yield Fault(
+        yield Problem(
             file,
             f"line {instruction.line}, {instruction.name}",
-            'is no JSON list of texts, such as ["dlzoo", "serve"]',
+            'is not a JSON list of texts, such as ["dlzoo", "serve"]',
         )
 
 
-def _port_faults(instructions: list[Instruction], file: str) -> Iterator[Fault]:
+def _port_problems(instructions: list[Instruction], file: str) -> Iterator[Problem]:
     exposed = {
         port.split("/")[0]
         for i in instructions
@@ -168,8 +170,8 @@ def _port_faults(instructions: list[Instruction], file: str) -> Iterator[Fault]:
     commands = " ".join(i.arguments for i in instructions if i.name in ("ENTRYPOINT", "CMD"))
     for host, port in re.findall(r'"([\w.\[\]:]*):(\d+)"', commands):
         if port not in exposed:
-            yield Fault(file, "EXPOSE", f"lacks {port}, which the server listens on")
+            yield Problem(file, "EXPOSE", f"lacks {port}, which the server listens on")
         if host in ("127.0.0.1", "localhost", "[::1]"):
-            yield Fault(
+            yield Problem(
                 file, "ENTRYPOINT", f"listens on {host}, which nothing outside can reach"
             )

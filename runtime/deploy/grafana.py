@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dlzoo.runtime.deploy.fault import Fault
-from dlzoo.runtime.deploy.structure import ANY, read_json, structure_faults
+from dlzoo.runtime.deploy.problem import Problem
+from dlzoo.runtime.deploy.structure import ANY, read_json, structure_problems
 
-#: What ``dlzoo serve`` counts, as Prometheus names it.
+#: The metrics of ``dlzoo serve``, as Prometheus names them.
 METRICS = frozenset(
     [
         *("dlzoo_requests_total", "dlzoo_samples_total", "dlzoo_runs_total"),
@@ -50,7 +50,7 @@ _SCHEMA = {
 
 
 def dashboard(name: str) -> dict[str, Any]:
-    """Requests, errors, latency, queue and batches of one model, and the process itself."""
+    """Build a dashboard of one model's requests, errors, latency, queue and batches, and of memory."""
     panels = [
         (
             "Requests",
@@ -69,7 +69,7 @@ def dashboard(name: str) -> dict[str, Any]:
                 for quantile in (0.5, 0.9, 0.99)
             ],
         ),
-        ("Requests that wait", "short", [(f"sum(dlzoo_queue_requests{_MODEL})", "waiting")]),
+        ("Requests waiting", "short", [(f"sum(dlzoo_queue_requests{_MODEL})", "waiting")]),
         (
             "Time per request",
             "s",
@@ -131,27 +131,29 @@ def dashboard(name: str) -> dict[str, Any]:
     }
 
 
-def dashboard_faults(folder: Path, file: str, name: str) -> Iterator[Fault]:
-    """Every mistake in a dashboard: its structure, and metrics that the server does not have."""
+def dashboard_problems(folder: Path, file: str, name: str) -> Iterator[Problem]:
+    """Find every problem in a dashboard: its structure, and metrics that the server does not have."""
     document, unread = read_json(folder, file)
-    faults = unread or list(structure_faults(document, _SCHEMA, file))
-    yield from faults
-    if faults:
+    problems = unread or list(structure_problems(document, _SCHEMA, file))
+    yield from problems
+    if problems:
         return
     for variable in document["templating"]["list"]:
         if variable["name"] == "model" and variable.get("query") != name:
             got = variable.get("query")
-            yield Fault(file, "templating model.query", f"is {got!r}, the model is {name!r}")
+            yield Problem(file, "templating model.query", f"is {got!r}, the model is {name!r}")
     seen: set[int] = set()
     for i, panel in enumerate(document["panels"]):
         if panel["id"] in seen:
-            yield Fault(file, f"panels[{i}].id", f"is {panel['id']} for the second time")
+            yield Problem(file, f"panels[{i}].id", f"is {panel['id']} for the second time")
         seen.add(panel["id"])
         for j, target in enumerate(panel["targets"]):
             place = f"panels[{i}].targets[{j}].expr"
             expression = target["expr"]
             for metric in re.findall(r"\b(?:dlzoo|process)_\w+", expression):
                 if metric not in METRICS:
-                    yield Fault(file, place, f"has {metric}, which dlzoo serve does not count")
+                    yield Problem(
+                        file, place, f"has {metric}, which is not a metric of dlzoo serve"
+                    )
             if any(expression.count(a) != expression.count(b) for a, b in ("()", "{}", "[]")):
-                yield Fault(file, place, "has brackets that do not match")
+                yield Problem(file, place, "has brackets that do not match")

@@ -1,7 +1,7 @@
-"""Which packages an image of ``dlzoo serve`` needs: all of them, pinned, and no PyTorch.
+"""The packages that an image of ``dlzoo serve`` needs: all of them, pinned, without PyTorch.
 
-dlzoo's own metadata ask for PyTorch, which exporting needs and serving does not. The image installs
-with ``--no-deps`` from this list, so nothing that is not in it comes along.
+dlzoo's own metadata require PyTorch, which exporting needs and serving does not. The image installs
+with ``--no-deps`` from this list, so it contains nothing else.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from importlib import metadata
 from dlzoo.errors import ExportError, InstallationError
 from dlzoo.version import __version__
 
-#: What ``dlzoo serve`` imports beside an ONNX Runtime: dlzoo's dependencies and those of its extra
-#: ``serve``, without what exporting and training need (a test holds this against pyproject.toml).
+#: The packages that ``dlzoo serve`` imports beside an ONNX Runtime: dlzoo's dependencies and those of
+#: its extra ``serve``, without what only exporting and training need (a test compares this with
+#: pyproject.toml).
 SERVED = (
     *("numpy", "pillow", "rich", "typer"),
     *(
@@ -26,23 +27,23 @@ SERVED = (
         "uvloop",
     ),
 )
-#: What dlzoo's own dependencies have beside those.
+#: The other dependencies of dlzoo.
 NOT_SERVED = ("torch", "onnx", "onnxscript", "safetensors", "filelock", "platformdirs")
-#: What PyTorch would bring: none of it may be in an image.
+#: PyTorch and what belongs to it: none of it may be in an image.
 FORBIDDEN = ("torch", "torchvision", "onnx", "onnxscript", "onnx-ir", "triton", "timm")
 _ONNXRUNTIMES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}
 
 
 def image_lock(provider: str) -> dict[str, str]:
-    """Package name -> version, as installed here, of all that the image needs.
+    """Map each package that the image needs to the version installed here.
 
-    The versions are those of this environment: what the bundle was proved with.
+    The versions are those of this environment, with which the bundle was proved.
 
     Args:
         provider: cpu or cuda.
 
     Raises:
-        ExportError: this environment has another ONNX Runtime than the provider needs.
+        ExportError: this environment lacks the ONNX Runtime that the provider needs.
         InstallationError: a package of ``dlzoo[serve]`` is missing.
     """
     runtime = _ONNXRUNTIMES[provider]
@@ -51,7 +52,8 @@ def image_lock(provider: str) -> dict[str, str]:
     except metadata.PackageNotFoundError:
         raise ExportError(
             f"The image's packages are pinned to those of this environment, which has no {runtime}. "
-            f'Run this where pip install "dlzoo[serve,{"cpu" if provider == "cpu" else "gpu"}]" did.'
+            "Run this in an environment made by: "
+            f'pip install "dlzoo[serve,{"cpu" if provider == "cpu" else "gpu"}]"'
         ) from None
     versions: dict[str, str] = {}
     todo = [_named(text) for text in (*SERVED, _ONNXRUNTIMES[provider])]
@@ -67,7 +69,7 @@ def image_lock(provider: str) -> dict[str, str]:
             versions[name] = metadata.version(name).partition("+")[0]
         except metadata.PackageNotFoundError:
             raise InstallationError(
-                f"The image needs {name}, which is not installed here, so its version is not known. "
+                f"The image needs {name}, which is not installed here, so its version is unknown. "
                 'Run: pip install "dlzoo[serve]"'
             ) from None
         todo += _requirements(name, wanted)
@@ -77,13 +79,13 @@ def image_lock(provider: str) -> dict[str, str]:
 
 
 def lock_text(versions: dict[str, str]) -> str:
-    """The list as pip reads it."""
+    """Write the packages as a requirements file of pip."""
     lines = [f"# What dlzoo {__version__} needs to serve; install with --no-deps."]
     return "\n".join([*lines, *(f"{name}=={v}" for name, v in versions.items())]) + "\n"
 
 
 def _named(text: str) -> tuple[str, set[str]]:
-    """A requirement's name and its extras."""
+    """Split a requirement into its name and its extras."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -92,7 +94,7 @@ def _named(text: str) -> tuple[str, set[str]]:
 
 
 def _requirements(name: str, extras: set[str]) -> Iterator[tuple[str, set[str]]]:
-    """Names and extras that an installed package asks for here, its extras included."""
+    """List the names and extras that an installed package requires here, with these extras."""
     from packaging.requirements import Requirement
 
     for text in metadata.requires(name) or ():

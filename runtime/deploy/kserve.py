@@ -1,11 +1,11 @@
 """KServe: an InferenceService, and the storage that it reads.
 
     inference-service.json      kubectl apply -f
-    storage/net/config.pbtxt    what storageUri has to hold: copy it there as it is
+    storage/net/config.pbtxt    copy the content of storage to storageUri, unchanged
     storage/net/1/model.onnx
 
 KServe's own runtime for ONNX with the Open Inference Protocol is Triton, so the storage is a model
-repository. JSON is what Kubernetes itself speaks; kubectl takes it as it takes YAML.
+repository. The service is written as JSON: kubectl accepts it as it accepts YAML.
 
 Source: https://kserve.github.io/website (v1beta1 InferenceService; storage containers mount
 ``storageUri`` at ``/mnt/models``).
@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from dlzoo.runtime.deploy import triton_check
-from dlzoo.runtime.deploy.fault import Fault
+from dlzoo.runtime.deploy.deployed_model import DeployedModel
 from dlzoo.runtime.deploy.options import GPU_PROVIDERS, DeployOptions
-from dlzoo.runtime.deploy.served_model import ServedModel
+from dlzoo.runtime.deploy.problem import Problem
 from dlzoo.runtime.deploy.structure import (
     ANY,
     DNS_LABEL,
     Text,
     read_json,
-    structure_faults,
+    structure_problems,
     write_json,
 )
 from dlzoo.runtime.deploy.triton import write_repository
@@ -98,7 +98,7 @@ _SCHEMA = {
 }
 
 
-def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
+def write(folder: Path, model: DeployedModel, options: DeployOptions) -> None:
     """Fill ``folder`` with the InferenceService and its storage.
 
     The storage has no step for image files: KServe's stock image of Triton has no Pillow, and a
@@ -134,7 +134,7 @@ def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
 
 
 def dns_name(name: str) -> str:
-    """A model's name as Kubernetes takes it.
+    """Turn a model's name into a valid name of a Kubernetes object.
 
     >>> dns_name("lenet5_relu")
     'lenet5-relu'
@@ -142,39 +142,39 @@ def dns_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].rstrip("-") or "model"
 
 
-def check(folder: Path, model: ServedModel) -> list[Fault]:
-    """Every mistake in the InferenceService and in its storage."""
-    faults = [
-        replace(fault, file=f"{_STORAGE}/{fault.file}")
-        for fault in triton_check.check(folder / _STORAGE, model)
+def check(folder: Path, model: DeployedModel) -> list[Problem]:
+    """Find every problem in the InferenceService and in its storage."""
+    problems = [
+        replace(problem, file=f"{_STORAGE}/{problem.file}")
+        for problem in triton_check.check(folder / _STORAGE, model)
     ]
     document, unread = read_json(folder, SERVICE)
-    found = unread or list(structure_faults(document, _SCHEMA, SERVICE))
-    return [*(found or _service_faults(document, folder, model)), *faults]
+    found = unread or list(structure_problems(document, _SCHEMA, SERVICE))
+    return [*(found or _service_problems(document, folder, model)), *problems]
 
 
-def _service_faults(document: Any, folder: Path, model: ServedModel) -> Iterator[Fault]:
+def _service_problems(document: Any, folder: Path, model: DeployedModel) -> Iterator[Problem]:
     from dlzoo.runtime.deploy.triton_config import load_protobuf
 
     predictor = document["spec"]["predictor"]
     served = predictor["model"]
     place = "spec.predictor"
     if "storageUri" not in served and "storage" not in served:
-        yield Fault(SERVICE, f"{place}.model.storageUri", "is missing")
+        yield Problem(SERVICE, f"{place}.model.storageUri", "is missing")
     if served.get("protocolVersion") is None:
-        yield Fault(
-            SERVICE, f"{place}.model.protocolVersion", "is missing: KServe would take v1"
+        yield Problem(
+            SERVICE, f"{place}.model.protocolVersion", "is missing: KServe would use v1"
         )
     runtime = served.get("runtime")
     if runtime is not None and "triton" not in runtime:
-        yield Fault(
+        yield Problem(
             SERVICE,
             f"{place}.model.runtime",
             f"is {runtime!r}, the storage is laid out for 'kserve-tritonserver'",
         )
     least, most = predictor.get("minReplicas", 1), predictor.get("maxReplicas", 0)
     if least < 0 or (most and most < least):
-        yield Fault(SERVICE, f"{place}.maxReplicas", f"is {most}, minReplicas is {least}")
+        yield Problem(SERVICE, f"{place}.maxReplicas", f"is {most}, minReplicas is {least}")
     kinds = load_protobuf().ModelInstanceGroup
     configs, _ = read_configs(folder / _STORAGE)
     wants_gpu = any(
@@ -184,13 +184,13 @@ def _service_faults(document: Any, folder: Path, model: ServedModel) -> Iterator
     )
     has_gpu = _GPU in served.get("resources", {}).get("limits", {})
     if wants_gpu and not has_gpu:
-        yield Fault(
+        yield Problem(
             SERVICE,
             f"{place}.model.resources.limits",
             f"lacks {_GPU}, and {_STORAGE}/{model.name}/config.pbtxt asks for a GPU",
         )
     if has_gpu and not wants_gpu:
-        yield Fault(
+        yield Problem(
             SERVICE,
             f"{place}.model.resources.limits",
             f"has {_GPU}, and no config.pbtxt in {_STORAGE} uses it",

@@ -1,7 +1,7 @@
 """The fields of a Deployment and a Service, so that a misspelled one is found without a cluster.
 
-Source: https://kubernetes.io/docs/reference/kubernetes-api, v1.32. What dlzoo does not write is
-listed by name, and its value left to the cluster.
+Source: https://kubernetes.io/docs/reference/kubernetes-api, v1.32. Fields that dlzoo does not write
+are listed by name, and their values are left to the cluster to check.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dlzoo.errors import ArgumentError
-from dlzoo.runtime.deploy.fault import Fault
+from dlzoo.runtime.deploy.deployed_model import DeployedModel
 from dlzoo.runtime.deploy.options import GPU_PROVIDERS, DeployOptions
-from dlzoo.runtime.deploy.served_model import ServedModel
-from dlzoo.runtime.deploy.structure import ANY, read_json, structure_faults, write_json
+from dlzoo.runtime.deploy.problem import Problem
+from dlzoo.runtime.deploy.structure import ANY, read_json, structure_problems, write_json
 from dlzoo.runtime.deploy.triton import copy_graph
 
 CONFIG = "config.json"
@@ -58,19 +58,19 @@ _SCHEMA = {
 }
 
 
-def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
+def write(folder: Path, model: DeployedModel, options: DeployOptions) -> None:
     """Fill ``folder`` with the repository.
 
-    The precision is named, for OpenVINO's own choice is bfloat16 where the CPU has it, which no
-    float32 proof covers.
+    The precision is stated, because OpenVINO's own choice is bfloat16 on a CPU that supports it,
+    which no float32 proof covers.
 
     Raises:
-        ArgumentError: it does not run there.
+        ArgumentError: the server does not run on that provider.
     """
     if options.provider in GPU_PROVIDERS:
         raise ArgumentError(
-            f"--provider is {options.provider!r}, expected cpu or openvino: OpenVINO Model Server "
-            "runs no CUDA."
+            f"`provider` is {options.provider!r}, expected cpu or openvino: OpenVINO Model Server "
+            "does not use CUDA."
         )
     (folder / model.name / "1").mkdir(parents=True)
     copy_graph(model, folder / model.name / "1")
@@ -88,72 +88,74 @@ def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
     write_json(folder / CONFIG, document)
 
 
-def check(folder: Path, model: ServedModel) -> list[Fault]:
-    """Every mistake in a repository's configuration."""
-    document, faults = read_json(folder, CONFIG)
-    faults = faults or list(structure_faults(document, _SCHEMA, CONFIG))
-    return faults or list(_config_faults(document, folder, model))
+def check(folder: Path, model: DeployedModel) -> list[Problem]:
+    """Find every problem in a repository's configuration."""
+    document, problems = read_json(folder, CONFIG)
+    problems = problems or list(structure_problems(document, _SCHEMA, CONFIG))
+    return problems or list(_config_problems(document, folder, model))
 
 
-def _config_faults(document: Any, folder: Path, model: ServedModel) -> Iterator[Fault]:
+def _config_problems(document: Any, folder: Path, model: DeployedModel) -> Iterator[Problem]:
     configs = [entry["config"] for entry in document["model_config_list"]]
     names = [config["name"] for config in configs]
     if model.name not in names:
-        yield Fault(CONFIG, "model_config_list", f"has {names}, expected {model.name!r}")
+        yield Problem(CONFIG, "model_config_list", f"has {names}, expected {model.name!r}")
     for i, config in enumerate(configs):
         place = f"model_config_list[{i}].config"
         if names.index(config["name"]) != i:
-            yield Fault(CONFIG, f"{place}.name", f"is {config['name']!r} for the second time")
+            yield Problem(
+                CONFIG, f"{place}.name", f"is {config['name']!r} for the second time"
+            )
         if config["name"] != model.name:
             continue
         base = PurePosixPath(config["base_path"])
         if not (folder / base.name / "1" / "model.onnx").is_file():
-            yield Fault(
+            yield Problem(
                 CONFIG,
                 f"{place}.base_path",
-                f"is {str(base)!r}: no {base.name}/1/model.onnx here",
+                f"is {str(base)!r}, but there is no {base.name}/1/model.onnx here",
             )
-        yield from _batch_faults(config, model, place)
+        yield from _batch_problems(config, model, place)
         hint = config.get("plugin_config", {}).get("INFERENCE_PRECISION_HINT")
         if hint is None:
-            yield Fault(
+            yield Problem(
                 CONFIG,
                 f"{place}.plugin_config.INFERENCE_PRECISION_HINT",
                 "is missing: OpenVINO would choose the precision itself",
             )
-        yield from _policy_faults(config, folder / base.name, place)
+        yield from _policy_problems(config, folder / base.name, place)
 
 
-def _batch_faults(config: Any, model: ServedModel, place: str) -> Iterator[Fault]:
+def _batch_problems(config: Any, model: DeployedModel, place: str) -> Iterator[Problem]:
     batch = config.get("batch_size")
     if batch is None or batch in ("auto", "0", 0):
         return
     fixed = None if model.batch_symbol else model.inputs[0].dims[0]
     text = str(batch)
     if not text.isdigit() and not all(part.isdigit() for part in text.split(":")):
-        yield Fault(CONFIG, f"{place}.batch_size", f"is {batch!r}, expected a number or N:M")
+        yield Problem(CONFIG, f"{place}.batch_size", f"is {batch!r}, expected a number or N:M")
     elif fixed is not None and text != str(fixed):
-        yield Fault(CONFIG, f"{place}.batch_size", f"is {batch!r}, the graph has {fixed}")
+        yield Problem(CONFIG, f"{place}.batch_size", f"is {batch!r}, the graph has {fixed}")
     elif model.largest_batch and int(text.split(":")[-1]) > model.largest_batch:
         most = model.largest_batch
-        yield Fault(
+        yield Problem(
             CONFIG, f"{place}.batch_size", f"is {batch!r}, the graph takes at most {most}"
         )
 
 
-def _policy_faults(config: Any, folder: Path, place: str) -> Iterator[Fault]:
+def _policy_problems(config: Any, folder: Path, place: str) -> Iterator[Problem]:
     policy = config.get("model_version_policy", {})
     for kind, value in policy.items():
         if kind not in ("latest", "specific", "all"):
-            yield Fault(
+            yield Problem(
                 CONFIG,
                 f"{place}.model_version_policy.{kind}",
-                "is no known policy, expected latest, specific or all",
+                "is not a known policy, expected latest, specific or all",
             )
         elif kind == "specific":
             for version in value.get("versions", []) if isinstance(value, dict) else []:
                 if not (folder / str(version)).is_dir():
-                    yield Fault(
+                    yield Problem(
                         CONFIG,
                         f"{place}.model_version_policy.specific.versions",
                         f"names {version}: no such folder",

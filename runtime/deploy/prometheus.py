@@ -1,4 +1,6 @@
-"""Prometheus' side: where the metrics of ``dlzoo serve`` are. JSON is YAML, which it reads.
+"""A configuration that tells Prometheus where the metrics of ``dlzoo serve`` are.
+
+It is written as JSON, which is valid YAML.
 
 Source: https://prometheus.io/docs/prometheus/latest/configuration/configuration/
 """
@@ -9,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dlzoo.runtime.deploy.fault import Fault
-from dlzoo.runtime.deploy.structure import ANY, Text, read_json, structure_faults
+from dlzoo.runtime.deploy.problem import Problem
+from dlzoo.runtime.deploy.structure import ANY, Text, read_json, structure_problems
 
 _DURATION = Text(r"(\d+(ms|s|m|h|d|w|y))+", "a duration such as 15s")
 _JOB = {
@@ -32,7 +34,7 @@ _SCHEMA = {
 
 
 def scrape_config() -> dict[str, Any]:
-    """One job that reads a server on this machine; in a cluster, the pods' annotations say where."""
+    """Build one job for a server on this machine; in a cluster, the pods' annotations say where."""
     job = {
         "job_name": "dlzoo",
         "metrics_path": "/metrics",
@@ -41,7 +43,7 @@ def scrape_config() -> dict[str, Any]:
     return {"global": {"scrape_interval": "15s"}, "scrape_configs": [job]}
 
 
-def scrape_faults(folder: Path, file: str) -> Iterator[Fault]:
-    """Every mistake in a configuration of Prometheus."""
+def scrape_problems(folder: Path, file: str) -> Iterator[Problem]:
+    """Find every problem in a configuration of Prometheus."""
     document, unread = read_json(folder, file)
-    yield from unread or structure_faults(document, _SCHEMA, file)
+    yield from unread or structure_problems(document, _SCHEMA, file)

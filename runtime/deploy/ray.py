@@ -1,8 +1,8 @@
-"""A Ray Serve application: the engine for more than one machine, with autoscaling.
+"""A Ray Serve application, for more than one machine, with autoscaling.
 
     serve-config.json       serve run serve-config.json
     ray_application.py      replicas that answer as dlzoo serve does
-    grpc_service_pb2.py     the name under which Ray's proxies look for the protocol's messages
+    grpc_service_pb2.py     the protocol's messages, in the module that Ray's proxies import
     models/net/1/           the bundle
 
 Source: https://docs.ray.io/en/latest/serve (config file, gRPC, autoscaling).
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from dlzoo.errors import ArgumentError
+from dlzoo.runtime.deploy.deployed_model import DeployedModel
 from dlzoo.runtime.deploy.docker import copy_bundle
-from dlzoo.runtime.deploy.fault import Fault
 from dlzoo.runtime.deploy.kserve import dns_name
 from dlzoo.runtime.deploy.options import DeployOptions
-from dlzoo.runtime.deploy.served_model import ServedModel
-from dlzoo.runtime.deploy.structure import ANY, Text, read_json, structure_faults, write_json
+from dlzoo.runtime.deploy.problem import Problem
+from dlzoo.runtime.deploy.structure import ANY, Text, read_json, structure_problems, write_json
 
 CONFIG, APPLICATION, MESSAGES = (
     "serve-config.json",
@@ -99,15 +99,15 @@ _SCHEMA = {
 }
 
 
-def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
+def write(folder: Path, model: DeployedModel, options: DeployOptions) -> None:
     """Fill ``folder`` with the application.
 
     Raises:
-        ArgumentError: dlzoo does not serve there.
+        ArgumentError: dlzoo does not serve on that provider.
     """
     if options.provider not in ("cpu", "cuda"):
         raise ArgumentError(
-            f"--provider is {options.provider!r}, expected cpu or cuda for Ray's replicas of dlzoo."
+            f"`provider` is {options.provider!r}, expected cpu or cuda for Ray's replicas of dlzoo."
         )
     copy_bundle(model.file.parent, folder / "models" / model.name / "1")
     shutil.copyfile(Path(__file__).with_name("ray_application.py.in"), folder / APPLICATION)
@@ -126,7 +126,7 @@ def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
         "autoscaling_config": {
             "min_replicas": 1,
             "max_replicas": 8,
-            # One batch runs and one waits: more than that is for another replica.
+            # One batch runs and one waits: more requests than that go to another replica.
             "target_ongoing_requests": 2 * max_batch,
         },
         "ray_actor_options": actor,
@@ -150,70 +150,72 @@ def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
     write_json(folder / CONFIG, document)
 
 
-def check(folder: Path, model: ServedModel) -> list[Fault]:
-    """Every mistake in the configuration and in the application's code."""
+def check(folder: Path, model: DeployedModel) -> list[Problem]:
+    """Find every problem in the configuration and in the application's code."""
     document, unread = read_json(folder, CONFIG)
-    faults = unread or list(structure_faults(document, _SCHEMA, CONFIG))
-    functions, code_faults = _functions_of(folder)
-    faults += code_faults
-    return faults or list(_config_faults(document, functions, model))
+    problems = unread or list(structure_problems(document, _SCHEMA, CONFIG))
+    functions, code_problems = _functions_of(folder)
+    problems += code_problems
+    return problems or list(_config_problems(document, functions, model))
 
 
-def _functions_of(folder: Path) -> tuple[set[str], list[Fault]]:
-    """The functions of the application by name; it is read, not run."""
+def _functions_of(folder: Path) -> tuple[set[str], list[Problem]]:
+    """List the names of the application's functions; its code is parsed, not run."""
     try:
         tree = ast.parse((folder / APPLICATION).read_text(encoding="utf-8"))
     except SyntaxError as error:
         return set(), [
-            Fault(APPLICATION, f"line {error.lineno}", f"is no Python: {error.msg}")
+            Problem(APPLICATION, f"line {error.lineno}", f"is not Python: {error.msg}")
         ]
     except (OSError, ValueError) as error:
-        return set(), [Fault(APPLICATION, "", f"cannot be read: {error}")]
+        return set(), [Problem(APPLICATION, "", f"cannot be read: {error}")]
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, []
 
 
-def _config_faults(document: Any, functions: set[str], model: ServedModel) -> Iterator[Fault]:
+def _config_problems(
+    document: Any, functions: set[str], model: DeployedModel
+) -> Iterator[Problem]:
     options = document.get("grpc_options", {})
     if options and _SERVICER not in options.get("grpc_servicer_functions", []):
-        yield Fault(CONFIG, "grpc_options.grpc_servicer_functions", f"lacks {_SERVICER!r}")
+        yield Problem(CONFIG, "grpc_options.grpc_servicer_functions", f"lacks {_SERVICER!r}")
     if not document["applications"]:
-        yield Fault(CONFIG, "applications", "is empty")
+        yield Problem(CONFIG, "applications", "is empty")
     for i, application in enumerate(document["applications"]):
         place = f"applications[{i}]"
         module, _, name = application["import_path"].partition(":")
         if module != APPLICATION.removesuffix(".py") or name not in functions:
             got = application["import_path"]
-            yield Fault(CONFIG, f"{place}.import_path", f"is {got!r}: no such function here")
+            yield Problem(CONFIG, f"{place}.import_path", f"is {got!r}: no such function here")
         max_batch = application.get("args", {}).get("max_batch")
         if max_batch is None:
-            yield Fault(CONFIG, f"{place}.args.max_batch", "is missing")
+            yield Problem(CONFIG, f"{place}.args.max_batch", "is missing")
         elif max_batch < 1 or (model.largest_batch and max_batch > model.largest_batch):
             most = model.largest_batch or "any number"
-            yield Fault(
+            yield Problem(
                 CONFIG, f"{place}.args.max_batch", f"is {max_batch}, expected 1 to {most}"
             )
         for j, deployment in enumerate(application.get("deployments", [])):
-            yield from _deployment_faults(deployment, f"{place}.deployments[{j}]")
+            yield from _deployment_problems(deployment, f"{place}.deployments[{j}]")
 
 
-def _deployment_faults(deployment: Any, place: str) -> Iterator[Fault]:
+def _deployment_problems(deployment: Any, place: str) -> Iterator[Problem]:
     if deployment["name"] != "model":
-        yield Fault(CONFIG, f"{place}.name", f"is {deployment['name']!r}, expected 'model'")
+        yield Problem(CONFIG, f"{place}.name", f"is {deployment['name']!r}, expected 'model'")
     scaling = deployment.get("autoscaling_config")
     if scaling is None:
         return
     if "num_replicas" in deployment and deployment["num_replicas"] != "auto":
-        yield Fault(
+        yield Problem(
             CONFIG, f"{place}.num_replicas", "and autoscaling_config exclude each other"
         )
     least, most = scaling.get("min_replicas", 1), scaling.get("max_replicas", 1)
     if not 0 <= least <= most or most < 1:
-        yield Fault(
+        yield Problem(
             CONFIG,
             f"{place}.autoscaling_config",
             f"has min_replicas {least} and max_replicas {most}",
         )
     if scaling.get("target_ongoing_requests", 1) <= 0:
-        yield Fault(
+        yield Problem(
             CONFIG, f"{place}.autoscaling_config.target_ongoing_requests", "is not above 0"
         )

@@ -1,14 +1,14 @@
-"""What a JSON document must look like, as a small table, and where one does not.
+"""Check a JSON document against a schema that is a small table.
 
 A schema is one of
 
-    str, int, bool, ...      a value of that type (a bool is no int); a tuple of them is any one
-    ANY                      whatever there is
+    str, int, bool, ...      a value of that type (a bool is not an int); a tuple allows several
+    ANY                      any value
     frozenset({...})         one of these values
     Text(pattern, example)   a text that the whole pattern matches
     [schema]                 a list of such values
-    {"key": schema}          an object with these keys; "key?" may be absent, "*" stands for every
-                             other key, and without it a key that is not named is a fault
+    {"key": schema}          an object with these keys; "key?" may be absent, and "*" stands for
+                             every other key: without it, a key that is not named is a problem
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlzoo.runtime.deploy.fault import Fault
+from dlzoo.runtime.deploy.problem import Problem
 
 ANY = object()
 _NAMES = {str: "a text", int: "a whole number", bool: "true or false", dict: "an object"}
@@ -28,7 +28,7 @@ _NAMES = {str: "a text", int: "a whole number", bool: "true or false", dict: "an
 
 @dataclass(frozen=True)
 class Text:
-    """A text that ``pattern`` matches as a whole; ``example`` says so to a person."""
+    """A text that ``pattern`` matches as a whole; messages show ``example`` in its place."""
 
     pattern: str
     example: str
@@ -41,66 +41,68 @@ DNS_LABEL = Text(
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a document, stable: in the order given, no NaN, a newline at the end."""
+    """Write a document in the order given, without NaN, with a newline at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")
 
 
-def read_json(folder: Path, name: str) -> tuple[Any, list[Fault]]:
-    """A document and no fault, or None and why it cannot be read, with line and column."""
+def read_json(folder: Path, name: str) -> tuple[Any, list[Problem]]:
+    """Read a document: it and no problem, or None and the problem, with line and column."""
     try:
         return json.loads(
             (folder / name).read_text(encoding="utf-8"), object_pairs_hook=_once
         ), []
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        return None, [Fault(name, place, f"is not JSON: {error.msg}")]
+        return None, [Problem(name, place, f"is not JSON: {error.msg}")]
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        return None, [Fault(name, "", f"cannot be read as JSON: {error}")]
+        return None, [Problem(name, "", f"cannot be read as JSON: {error}")]
     except OSError as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else error.strerror
-        return None, [Fault(name, "", str(reason))]
+        return None, [Problem(name, "", str(reason))]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys stand once each: json would silently keep the last."""
+    """Refuse an object with a repeated key: json would silently keep the last value."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [key for key, _ in pairs]
-        raise ValueError(f"key {next(k for k in names if names.count(k) > 1)!r} stands twice")
+        raise ValueError(f"key {next(k for k in names if names.count(k) > 1)!r} appears twice")
     return found
 
 
-def structure_faults(
+def structure_problems(
     document: Any, schema: Any, file: str, place: str = ""
-) -> Iterator[Fault]:
-    """Every place of a document that is not as its schema says, by its path (``spec.ports[0]``)."""
-    wrong = _value_fault(document, schema)
+) -> Iterator[Problem]:
+    """Find every place of a document that breaks its schema, by its path (``spec.ports[0]``)."""
+    wrong = _value_problem(document, schema)
     if wrong:
-        yield Fault(file, place or "the document", wrong)
+        yield Problem(file, place or "the document", wrong)
     elif isinstance(schema, list):
         for i, item in enumerate(document):
-            yield from structure_faults(item, schema[0], file, f"{place}[{i}]")
+            yield from structure_problems(item, schema[0], file, f"{place}[{i}]")
     elif isinstance(schema, dict):
         known = {key.removesuffix("?"): key for key in schema}
         for key, name in known.items():
             if name == key != "*" and key not in document:
-                yield Fault(file, _join(place, key), "is missing")
+                yield Problem(file, _join(place, key), "is missing")
         for key, value in document.items():
             inner = schema[known[key]] if key in known and key != "*" else schema.get("*")
             if inner is None:
                 expected = ", ".join(sorted(known))
-                yield Fault(file, _join(place, key), f"is no known field, expected {expected}")
+                yield Problem(
+                    file, _join(place, key), f"is not a known field, expected {expected}"
+                )
             else:
-                yield from structure_faults(value, inner, file, _join(place, key))
+                yield from structure_problems(value, inner, file, _join(place, key))
 
 
 def _join(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def _value_fault(value: Any, schema: Any) -> str:
+def _value_problem(value: Any, schema: Any) -> str:
     shown = json.dumps(value)[:60]
     if schema is ANY:
         return ""

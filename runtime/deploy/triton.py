@@ -4,8 +4,8 @@
     net_preprocess/config.pbtxt  net_preprocess/1/model.py ...   image files -> the model's input
     net_from_image/config.pbtxt  net_from_image/1/               both steps as one: an ensemble
 
-The images' step is a Python model, not DALI and not a second ONNX graph: it runs the very code
-that the bundle's preprocessing is proved with, so the pixels are the same ones.
+The step for images is a Python model, not DALI and not a second ONNX graph: it runs the same code
+as the proof of the bundle's preprocessing, so the pixels are the same.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from dlzoo.runtime.deploy.deployed_model import DeployedModel
 from dlzoo.runtime.deploy.options import DeployOptions
-from dlzoo.runtime.deploy.served_model import ServedModel
 from dlzoo.runtime.deploy.structure import write_json
 from dlzoo.runtime.deploy.triton_config import (
     LABELS_FILE,
@@ -25,11 +25,11 @@ from dlzoo.runtime.deploy.triton_config import (
 )
 
 _PACKAGE = Path(__file__).resolve().parents[2]
-#: What the images' step runs, as it is here.
+#: The modules that the step for images runs, copied as they are here.
 _IMAGE_CODE = ("errors.py", "image_file.py", "runtime/images/preprocess.py")
 
 
-def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
+def write(folder: Path, model: DeployedModel, options: DeployOptions) -> None:
     """Fill ``folder`` with the repository.
 
     Raises:
@@ -40,7 +40,7 @@ def write(folder: Path, model: ServedModel, options: DeployOptions) -> None:
 
 
 def write_repository(
-    folder: Path, model: ServedModel, options: DeployOptions, *, ensemble: bool, mount: str
+    folder: Path, model: DeployedModel, options: DeployOptions, *, ensemble: bool, mount: str
 ) -> None:
     """Write the repository's models; ``mount`` is where the server will see ``folder``."""
     version = folder / model.name / "1"
@@ -65,15 +65,15 @@ def write_repository(
         _write_images_step(folder, model, options, labeled)
 
 
-def copy_graph(model: ServedModel, folder: Path) -> None:
+def copy_graph(model: DeployedModel, folder: Path) -> None:
     """Copy the graph and the files that hold its weights."""
     shutil.copyfile(model.file, folder / "model.onnx")
     for name in model.header.external_files:
         shutil.copyfile(model.file.parent / name, folder / name)
 
 
-def labeled_output(model: ServedModel) -> str:
-    """The output that has one score for each label: [N, K] with K labels; empty if there is none."""
+def labeled_output(model: DeployedModel) -> str:
+    """Name the output with one score for each label, [N, K] with K labels; empty if there is none."""
     num_labels = len(model.labels or ())
     fitting = [
         spec.name
@@ -83,13 +83,13 @@ def labeled_output(model: ServedModel) -> str:
     return fitting[0] if num_labels and len(fitting) == 1 else ""
 
 
-def write_labels(path: Path, model: ServedModel) -> None:
-    """One label a line, in the order of the classes."""
+def write_labels(path: Path, model: DeployedModel) -> None:
+    """Write one label per line, in the order of the classes."""
     _write_text(path, "".join(f"{' '.join(label.split())}\n" for label in model.labels or ()))
 
 
 def _write_images_step(
-    folder: Path, model: ServedModel, options: DeployOptions, labeled: str
+    folder: Path, model: DeployedModel, options: DeployOptions, labeled: str
 ) -> None:
     version = folder / f"{model.name}_preprocess" / "1"
     for name in _IMAGE_CODE:
@@ -97,7 +97,7 @@ def _write_images_step(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_PACKAGE / name, target)
     for place in (version / "dlzoo", version / "dlzoo" / "runtime"):
-        _write_text(place / "__init__.py", '"""A part of dlzoo, as it is in the bundle."""\n')
+        _write_text(place / "__init__.py", '"""The modules of dlzoo that read images."""\n')
     source = Path(__file__).with_name("triton_preprocess.py.in")
     shutil.copyfile(source, version / "model.py")
     write_json(
@@ -112,7 +112,7 @@ def _write_images_step(
     _write_text(version.parent / "config.pbtxt", config_text(config))
     both = folder / f"{model.name}_from_image"
     (both / "1").mkdir(parents=True)
-    # Git and object stores keep no empty folder, and Triton wants the version's.
+    # Git and object stores keep no empty folder, and Triton requires the version's.
     _write_text(both / "1" / ".keep", "")
     config = ensemble_config(model, max_batch_size=options.max_batch_size, labeled=labeled)
     _write_text(both / "config.pbtxt", config_text(config))

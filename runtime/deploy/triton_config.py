@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from dlzoo.errors import ExportError, InstallationError
+from dlzoo.runtime.deploy.deployed_model import DeployedModel
 from dlzoo.runtime.deploy.options import GPU_PROVIDERS
-from dlzoo.runtime.deploy.served_model import ServedModel
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
 
-#: Triton's names of what numpy calls so.
+#: Triton's names of NumPy's dtypes.
 DATA_TYPES = {
     "bool": "TYPE_BOOL",
     "float16": "TYPE_FP16",
@@ -25,10 +25,10 @@ DATA_TYPES = {
     **{f"int{bits}": f"TYPE_INT{bits}" for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": f"TYPE_UINT{bits}" for bits in (8, 16, 32, 64)},
 }
-#: How long a request waits for others to share its batch. A lone client pays it on every request,
-#: so it is short against a network's own milliseconds.
+#: How long a request waits for others to share its batch. A single client pays it on every request,
+#: so it is short compared with a network's own milliseconds.
 MAX_QUEUE_DELAY_US = 500
-#: What each provider wants beside its instance group. TF32 is off, as it is in the proof.
+#: The accelerators of each provider. TF32 is off, as in the proof.
 _CUDA = ("gpu_execution_accelerator", "cuda", {"use_tf32": "0"})
 _ACCELERATORS: dict[str, tuple[tuple[str, str, dict[str, str]], ...]] = {
     "cpu": (),
@@ -44,7 +44,7 @@ IMAGE_INPUT = "image"
 
 
 def load_protobuf() -> Any:
-    """Triton's messages (``tritonclient.grpc.model_config_pb2``).
+    """Import Triton's messages (``tritonclient.grpc.model_config_pb2``).
 
     Raises:
         InstallationError: tritonclient is not installed.
@@ -60,19 +60,19 @@ def load_protobuf() -> Any:
 
 
 def model_config(
-    model: ServedModel, *, provider: str, max_batch_size: int, library: str, labeled: str
+    model: DeployedModel, *, provider: str, max_batch_size: int, library: str, labeled: str
 ) -> Any:
-    """The configuration of the ONNX model itself.
+    """Build the configuration of the ONNX model itself.
 
     Args:
-        model: what is served.
+        model: the model to serve.
         provider: cpu, openvino, cuda or tensorrt.
-        max_batch_size: the most that Triton puts together, where the graph has a batch axis.
+        max_batch_size: the largest batch that Triton forms, if the graph has a batch axis.
         library: the path of the library of kernels on the server; empty for none.
-        labeled: the output that the labels are for; empty for none.
+        labeled: the output that the labels belong to; empty for none.
 
     Raises:
-        ExportError: Triton has no such data type.
+        ExportError: Triton lacks one of the data types.
         InstallationError: tritonclient is not installed.
     """
     pb = load_protobuf()
@@ -103,8 +103,8 @@ def model_config(
     return config
 
 
-def preprocess_config(model: ServedModel, *, max_batch_size: int) -> Any:
-    """The configuration of the step that turns image files into the model's input."""
+def preprocess_config(model: DeployedModel, *, max_batch_size: int) -> Any:
+    """Build the configuration of the step that turns image files into the model's input."""
     pb = load_protobuf()
     limit = model.batch_limit(max_batch_size)
     config = pb.ModelConfig(
@@ -118,8 +118,8 @@ def preprocess_config(model: ServedModel, *, max_batch_size: int) -> Any:
     return config
 
 
-def ensemble_config(model: ServedModel, *, max_batch_size: int, labeled: str) -> Any:
-    """The configuration of both steps as one model: image files in, the model's answers out."""
+def ensemble_config(model: DeployedModel, *, max_batch_size: int, labeled: str) -> Any:
+    """Build the configuration of both steps as one model: image files in, the model's answers out."""
     pb = load_protobuf()
     limit = model.batch_limit(max_batch_size)
     config = pb.ModelConfig(
@@ -152,7 +152,7 @@ def ensemble_config(model: ServedModel, *, max_batch_size: int, labeled: str) ->
 
 
 def config_text(config: Any) -> str:
-    """A configuration as ``config.pbtxt`` holds it."""
+    """Write a configuration as the text of ``config.pbtxt``."""
     from google.protobuf import text_format
 
     text: str = text_format.MessageToString(config)
@@ -160,7 +160,7 @@ def config_text(config: Any) -> str:
 
 
 def expected_dims(spec: TensorSpec, max_batch_size: int) -> tuple[list[int], list[int] | None]:
-    """A tensor's ``dims`` and ``reshape`` for Triton: symbols are -1, the batch is left out.
+    """Compute a tensor's ``dims`` and ``reshape`` for Triton: symbols are -1, the batch is left out.
 
     >>> expected_dims(TensorSpec(name="x", dtype="float32", dims=("batch", 3, "height")), 8)
     ([3, -1], None)
@@ -170,15 +170,15 @@ def expected_dims(spec: TensorSpec, max_batch_size: int) -> tuple[list[int], lis
     dims = [-1 if isinstance(dim, str) else dim for dim in spec.dims]
     if max_batch_size:
         dims = dims[1:]
-    # Triton takes no empty dims: a number is one element, and reshaped on its way.
+    # Triton accepts no empty dims: a scalar is declared as one element, and reshaped.
     return (dims, None) if dims else ([1], [])
 
 
 def data_type(spec: TensorSpec) -> str:
-    """Triton's name of a tensor's dtype.
+    """Look up Triton's name of a tensor's dtype.
 
     Raises:
-        ExportError: it has none.
+        ExportError: Triton lacks the dtype.
     """
     if spec.dtype not in DATA_TYPES:
         raise ExportError(
@@ -197,15 +197,15 @@ def _add_tensors(tensors: Any, specs: Sequence[TensorSpec], max_batch_size: int)
             added.reshape.SetInParent()
 
 
-def _add_image_input(config: Any, model: ServedModel) -> None:
+def _add_image_input(config: Any, model: DeployedModel) -> None:
     batch = model.inputs[0].dims[0]
     dims = [1] if config.max_batch_size else [batch if isinstance(batch, int) else -1]
     values = load_protobuf().DataType
     config.input.add(name=IMAGE_INPUT, data_type=values.Value("TYPE_STRING"), dims=dims)
 
 
-def _add_warmup(config: Any, model: ServedModel, batch: int) -> None:
-    """One request of zeros before the model takes traffic, so that no client pays for the first."""
+def _add_warmup(config: Any, model: DeployedModel, batch: int) -> None:
+    """Add one request of zeros before the model takes traffic, so that no client waits for warm-up."""
     warmup = config.model_warmup.add(name=f"batch of {batch or 'its own'}", batch_size=batch)
     values = load_protobuf().DataType
     for spec in model.inputs:

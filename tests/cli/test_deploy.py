@@ -21,7 +21,7 @@ def test_deploy_writes_what_the_check_accepts(bundle: Path, tmp_path: Path) -> N
     checked = run_dlzoo("deploy", "--check", "repo", "--json", cwd=tmp_path)
     assert checked.returncode == 0, checked.stderr
     document = json.loads(checked.stdout)
-    assert (document["target"], document["model"], document["faults"]) == (
+    assert (document["target"], document["model"], document["problems"]) == (
         "triton",
         "small",
         [],
@@ -29,7 +29,7 @@ def test_deploy_writes_what_the_check_accepts(bundle: Path, tmp_path: Path) -> N
     assert "small/config.pbtxt" in document["files"]
 
 
-def test_a_fault_gives_one_line_each_and_exit_status_1(bundle: Path, tmp_path: Path) -> None:
+def test_a_problem_gives_one_line_and_exit_status_1(bundle: Path, tmp_path: Path) -> None:
     run_dlzoo("deploy", bundle, "--target", "triton", "-o", "repo", cwd=tmp_path)
     path = tmp_path / "repo/small/config.pbtxt"
     path.write_text(path.read_text().replace("dims: 3", "dims: 4", 1))
@@ -40,7 +40,7 @@ def test_a_fault_gives_one_line_each_and_exit_status_1(bundle: Path, tmp_path: P
     assert done.stderr == f"dlzoo: repo does not fit its model: {line} and 3 more.\n"
     with_json = run_dlzoo("deploy", "--check", "repo", "--json", cwd=tmp_path)
     assert with_json.returncode == 1
-    first = json.loads(with_json.stdout)["faults"][0]
+    first = json.loads(with_json.stdout)["problems"][0]
     assert first["file"] == "small/config.pbtxt" and first["field"] == "input[0].dims"
 
 
@@ -58,7 +58,7 @@ def test_a_fault_gives_one_line_each_and_exit_status_1(bundle: Path, tmp_path: P
             ["--target", "triton", "-o", "taken"],
             "taken holds files and is not a dlzoo deployment",
         ),
-        (["--check", "taken"], "--check takes its folder alone"),
+        (["--check", "taken"], "--check takes only its folder"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -72,10 +72,10 @@ def test_mistakes_are_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-def test_what_is_no_deployment_is_not_checked(tmp_path: Path) -> None:
+def test_only_a_deployment_is_checked(tmp_path: Path) -> None:
     done = run_dlzoo("deploy", "--check", "nowhere", cwd=tmp_path)
     assert done.returncode == 2
-    assert "nowhere is no deployment: expected a folder with deployment.json" in done.stderr
+    assert "nowhere is not a deployment: expected a folder with deployment.json" in done.stderr
 
 
 def test_a_deployment_is_replaced_only_by_force(bundle: Path, tmp_path: Path) -> None:

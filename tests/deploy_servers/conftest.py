@@ -1,4 +1,4 @@
-"""Real servers from packages, each in an environment of its own; slow, and skipped out of reach."""
+"""Real servers from packages, each in its own environment; slow, skipped if a package is missing."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where packages are kept; DLZOO_TEST_CACHE names a folder that outlives the tests."""
+    """The folder of packages; DLZOO_TEST_CACHE names one that is kept between runs."""
     kept = os.environ.get("DLZOO_TEST_CACHE")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("servers")
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def triton(cache: Path) -> Path:
         sysconfig.get_config_var("INSTSONAME")
     )
     if not libpython.exists():
-        pytest.skip(f"Triton's Python backend needs {libpython.name}, which is not here")
+        pytest.skip(f"Triton's Python backend needs {libpython.name}, which is missing here")
     folder = cache / "triton"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -87,7 +87,7 @@ StartTriton = Callable[..., "contextmanager[dict[str, str]]"]
 
 @pytest.fixture
 def start_triton(triton: Path, tmp_path: Path) -> Callable[..., object]:
-    """Start Triton on a repository; yields its addresses, and stops it."""
+    """Start Triton on a repository, yield its addresses, and stop it."""
 
     @contextmanager
     def start(repository: Path, *options: str) -> Iterator[dict[str, str]]:

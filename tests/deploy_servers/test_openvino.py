@@ -12,6 +12,7 @@ from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.deploy.deployment import deploy_bundle
 from dlzoo.runtime.deploy.options import DeployOptions
 from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS, Comparison, compare_outputs
+from dlzoo.runtime.proof.limits import DEFAULT_LIMITS
 from tests.support.server_environments import environment_with
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ print(model.get_property("INFERENCE_PRECISION_HINT").to_string())
 
 
 def finite_sets(bundle: Bundle) -> list[GoldenSet]:
-    """NaN and Inf are for ONNX Runtime: no divergence of OpenVINO's is declared."""
+    """Leave out NaN and Inf: OpenVINO's divergences there are not declared."""
     return [g for g in bundle.golden_sets() if np.isfinite(g.inputs["image"]).all()]
 
 
@@ -60,8 +61,7 @@ def run(
             g,
             dtypes={"logits": "float32"},
             unit_roundoff=UNIT_ROUNDOFFS["float32" if hint == "f32" else "bfloat16"],
-            rho2_limit=3.0,
-            rhomax_limit=6.0,
+            limits=DEFAULT_LIMITS,
         )
         for g in sets
     ]
@@ -73,7 +73,7 @@ def test_float32_is_as_exact_as_the_proof(bundle: Bundle, cache: Path, tmp_path:
     deploy_bundle(bundle, "ovms", repository, options=DeployOptions())
     float32 = run(python, repository, bundle, "f32", tmp_path)
     assert all(float32), [comparison.all_reasons for comparison in float32]
-    # bfloat16, which OpenVINO would choose itself, is another arithmetic with a verdict of its own.
+    # bfloat16, OpenVINO's own choice, is another arithmetic with its own verdict.
     in_bfloat16 = run(python, repository, bundle, "bf16", tmp_path)
     assert all(in_bfloat16), [comparison.all_reasons for comparison in in_bfloat16]
     ratio = max(c.rho2 or 0.0 for c in in_bfloat16) * UNIT_ROUNDOFFS["bfloat16"]

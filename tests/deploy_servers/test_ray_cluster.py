@@ -30,7 +30,7 @@ RAY = "ray[serve]==2.60.0"
 
 @pytest.fixture
 def ray_urls(bundle: Bundle, cache: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The written application with two replicas from the start; one Ray of its own."""
+    """Run the written application in its own Ray, with two replicas from the start."""
     python = environment_with(
         cache / "ray",
         RAY,
@@ -59,8 +59,8 @@ def ray_urls(bundle: Bundle, cache: Path, tmp_path: Path) -> Iterator[dict[str, 
     deployment["autoscaling_config"].update(min_replicas=2, max_replicas=3)
     deployment["ray_actor_options"]["num_cpus"] = 0.25
     path.write_text(json.dumps(config))
-    assert check_deployment(folder).faults == ()
-    # The source tree as the package dlzoo: its own environment has no PyTorch to install it with.
+    assert check_deployment(folder).problems == ()
+    # Import dlzoo from the source tree: installing it would require PyTorch.
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "dlzoo").symlink_to(ROOT)
     environment = {
@@ -126,7 +126,7 @@ def test_it_is_proved_and_outlives_a_replica(bundle: Bundle, ray_urls: dict[str,
             except (RefusedError, ServerError) as error:
                 counts[f"lost: {error}"] += 1
                 continue
-            # Each answer against its own input: a crossed one would be another batch or other scores.
+            # A crossed answer would have another batch size or other scores.
             expected = golden.reference["logits"]
             right = got.shape == expected.shape and np.allclose(got, expected, rtol=1e-4)
             counts["right" if right else "wrong"] += 1
@@ -142,7 +142,7 @@ def test_it_is_proved_and_outlives_a_replica(bundle: Bundle, ray_urls: dict[str,
     for thread in threads:
         thread.join()
     assert counts["right"] > 100 and counts["wrong"] == 0, counts
-    # What the dead replica held is asked again by Ray's router, or told as an error: never silence.
+    # Ray's router repeats the requests of the dead replica, or answers with an error.
     lost = sum(count for what, count in counts.items() if what.startswith("lost"))
     assert lost <= len(threads), counts
     end = time.monotonic() + 60

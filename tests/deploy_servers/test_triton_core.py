@@ -1,7 +1,7 @@
 """The production repository, unchanged, in the real Triton core (CPU).
 
-What this proves: the core's own parsing and validation of ``config.pbtxt``, batching, the ensemble,
-versions and both protocols. What it does not: the C++ onnxruntime backend, for which a stand-in runs.
+This covers the core's own parsing and validation of ``config.pbtxt``, batching, the ensemble,
+versions and both protocols. It does not cover the C++ onnxruntime backend: a stand-in replaces it.
 """
 
 import json
@@ -62,7 +62,7 @@ def test_the_repository_is_served_and_proved(
             assert (images["sent"], images["num_images"]) == ("files", 3)
 
 
-def test_a_picture_that_cannot_be_read_fails_alone(
+def test_an_image_that_cannot_be_read_fails_only_its_own_request(
     bundle: Bundle, start_triton: Callable[..., Any], tmp_path: Path, photo_folder: Path
 ) -> None:
     from dlzoo.runtime.remote.model import RefusedError
@@ -100,7 +100,7 @@ def test_requests_are_put_together_and_answers_are_not_crossed(
     assert stats["inference_count"] > stats["execution_count"], stats
 
 
-#: What a person may do to config.pbtxt, and whether Triton's core takes it.
+#: Edits of config.pbtxt, and whether Triton's core accepts them.
 EDITS = [
     ("max_batch_size: 32", "max_batch: 32", False),
     ("max_batch_size: 32", "max_batch_size: -1", False),
@@ -130,10 +130,10 @@ def test_the_check_says_beforehand_what_the_core_will_say(
         for old, new, is_sound in EDITS:
             assert old in text
             config.write_text(text.replace(old, new, 1))
-            faults = [str(fault) for fault in check_deployment(repository).faults]
+            problems = [str(problem) for problem in check_deployment(repository).problems]
             status, answer = post(f"{urls['http']}/v2/repository/models/small/load", {})
-            if (status == 200) is not is_sound or bool(faults) is is_sound:
-                surprises.append((new, status, answer[:200], faults))
+            if (status == 200) is not is_sound or bool(problems) is is_sound:
+                surprises.append((new, status, answer[:200], problems))
     assert surprises == []
 
 

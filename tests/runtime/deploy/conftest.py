@@ -22,7 +22,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def plain_deployments(
     bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """The bundle for a target, without any option: written once, and not to be changed."""
+    """The bundle for a target, with default options; written once, not to be changed."""
     folder = tmp_path_factory.mktemp("plain")
 
     def find(target: str) -> Path:

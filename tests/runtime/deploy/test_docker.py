@@ -22,8 +22,8 @@ from dlzoo.version import __version__
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def faults_of(folder: Path) -> list[str]:
-    return [str(fault) for fault in check_deployment(folder).faults]
+def problems_of(folder: Path) -> list[str]:
+    return [str(problem) for problem in check_deployment(folder).problems]
 
 
 def edited_text(folder: Path, file: str, old: str, new: str) -> list[str]:
@@ -31,7 +31,7 @@ def edited_text(folder: Path, file: str, old: str, new: str) -> list[str]:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    return faults_of(folder)
+    return problems_of(folder)
 
 
 def edited(folder: Path, file: str, change: Callable[[Any], Any]) -> list[str]:
@@ -39,10 +39,10 @@ def edited(folder: Path, file: str, change: Callable[[Any], Any]) -> list[str]:
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
-    return faults_of(folder)
+    return problems_of(folder)
 
 
-def test_the_image_serves_the_bundle_as_nobody(deployed, bundle: Bundle) -> None:
+def test_the_image_serves_the_bundle_as_an_unprivileged_user(deployed, bundle: Bundle) -> None:
     folder = deployed("docker", max_batch_size=4)
     text = (folder / "Dockerfile").read_text()
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -60,7 +60,7 @@ def test_the_lock_holds_what_serving_needs_and_no_torch(deployed) -> None:
     assert {"onnxruntime", "starlette", "uvicorn", "grpcio", "protobuf", "pillow"} <= names
     assert not names & {*FORBIDDEN, *NOT_SERVED}
     pinned = (ROOT / "constraints.txt").read_text().lower().replace("_", "-").splitlines()
-    # All that the image gets was tested: it stands in constraints.txt.
+    # Every package of the image was tested: constraints.txt lists it.
     assert [line for line in lines if line.lower().replace("_", "-") not in pinned] == []
 
 
@@ -112,11 +112,11 @@ asyncio.run(serve([Path(sys.argv[2])], ModelSettings(), settings, on_ready=ready
 def test_an_image_for_another_runtime_is_made_elsewhere(deployed) -> None:
     with pytest.raises(ExportError, match="which has no onnxruntime-gpu"):
         deployed("docker", provider="cuda")
-    with pytest.raises(ArgumentError, match="--provider is 'openvino', expected cpu or cuda"):
+    with pytest.raises(ArgumentError, match="`provider` is 'openvino', expected cpu or cuda"):
         deployed("docker", provider="openvino")
 
 
-def test_a_wheel_comes_along(deployed, tmp_path: Path) -> None:
+def test_a_wheel_is_copied(deployed, tmp_path: Path) -> None:
     wheel = tmp_path / f"dlzoo-{__version__}-py3-none-any.whl"
     wheel.write_bytes(b"a wheel")
     folder = deployed("docker", wheel=wheel)
@@ -124,7 +124,7 @@ def test_a_wheel_comes_along(deployed, tmp_path: Path) -> None:
     assert f"COPY wheels/{wheel.name} /build/" in (folder / "Dockerfile").read_text()
     other = tmp_path / "dlzoo-0.0.1-py3-none-any.whl"
     other.write_bytes(b"old")
-    with pytest.raises(ArgumentError, match=r"--wheel is .* expected a file named dlzoo-"):
+    with pytest.raises(ArgumentError, match=r"`wheel` is .* expected a file named dlzoo-"):
         (tmp_path / "again").mkdir()
         from dlzoo.runtime.deploy.deployment import deploy_bundle
         from dlzoo.runtime.deploy.options import DeployOptions
@@ -141,7 +141,7 @@ DOCKERFILE_EDITS = [
         "USER is missing in the last stage, so the server would run as",
     ),
     ("USER 10001:10001", "USER root", "USER is 'root', expected a user that is not root"),
-    ("STOPSIGNAL", "STOPSIGNALS", "line 15, STOPSIGNALS is no instruction of Docker"),
+    ("STOPSIGNAL", "STOPSIGNALS", "line 15, STOPSIGNALS is not an instruction of Docker"),
     (
         "COPY models /models",
         "COPY model /models",
@@ -151,7 +151,7 @@ DOCKERFILE_EDITS = [
     ("--no-deps -r", "-r", "line 4, RUN runs pip without --no-deps"),
     ("EXPOSE 8000 8001", "EXPOSE 8000", "EXPOSE lacks 8001, which the server listens on"),
     ('"0.0.0.0:8001"', '"127.0.0.1:8001"', "listens on 127.0.0.1, which nothing outside"),
-    ('ENTRYPOINT ["dlzoo",', "ENTRYPOINT [dlzoo,", "ENTRYPOINT is no JSON list of texts"),
+    ('ENTRYPOINT ["dlzoo",', "ENTRYPOINT [dlzoo,", "ENTRYPOINT is not a JSON list of texts"),
     ("ENTRYPOINT", "# ENTRYPOINT", "ENTRYPOINT is missing in the last stage"),
 ]
 
@@ -172,7 +172,7 @@ def test_a_lock_that_pins_nothing_is_named(deployed) -> None:
     path.write_text(
         path.read_text().replace("onnxruntime==", "onnxruntime>=") + "torch==2.13.0\n"
     )
-    first, second, third = faults_of(folder)
+    first, second, third = problems_of(folder)
     assert "is 'onnxruntime>=" in first and "expected NAME==VERSION" in first
     assert second.endswith("is 'torch==2.13.0', which serving does not need")
     assert third == ("requirements.lock: has 0 packages of ONNX Runtime, expected exactly one")
@@ -195,7 +195,7 @@ KUBERNETES_EDITS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda d: container(d).update(readinesProbe={}),
-        "readinesProbe is no known field, expected",
+        "readinesProbe is not a known field, expected",
     ),
     (lambda d: container(d).pop("readinessProbe"), "containers[0].readinessProbe is missing"),
     (lambda d: container(d).pop("livenessProbe"), "containers[0].livenessProbe is missing"),
@@ -215,7 +215,7 @@ KUBERNETES_EDITS: list[tuple[Callable[[Any], Any], str]] = [
         lambda d: d["items"][0]["spec"]["template"]["spec"]["securityContext"].update(
             runAsUser=0
         ),
-        "runAsNonRoot is not true: it may be root",
+        "runAsNonRoot is not true: it may run as root",
     ),
     (
         lambda d: d["items"][0]["spec"]["selector"]["matchLabels"].update(tier="x"),
@@ -291,7 +291,7 @@ DASHBOARD_EDITS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda d: d["panels"][1].update(id=1), "panels[1].id is 1 for the second time"),
     (
         lambda d: d["panels"][0]["targets"][0].update(expr="rate(dlzoo_request_total[5m])"),
-        "panels[0].targets[0].expr has dlzoo_request_total, which dlzoo serve does not count",
+        "panels[0].targets[0].expr has dlzoo_request_total, which is not a metric of dlzoo serve",
     ),
     (
         lambda d: d["panels"][0]["targets"][0].update(expr="rate(dlzoo_requests_total[5m]"),

@@ -17,7 +17,7 @@ def edited(folder: Path, change: Callable[[Any], Any]) -> list[str]:
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
-    return [str(fault) for fault in check_deployment(folder).faults]
+    return [str(problem) for problem in check_deployment(folder).problems]
 
 
 def model_of(document: Any) -> Any:
@@ -57,10 +57,13 @@ EDITS: list[tuple[Callable[[Any], Any], str]] = [
         'metadata.name is "Small_Net", expected low',
     ),
     (lambda d: d["metadata"].pop("name"), "metadata.name is missing"),
-    (lambda d: d["spec"].update(predictors={}), "spec.predictors is no known field, expected"),
+    (
+        lambda d: d["spec"].update(predictors={}),
+        "spec.predictors is not a known field, expected",
+    ),
     (
         lambda d: d["spec"]["predictor"].update(minReplica=1),
-        "predictor.minReplica is no known",
+        "predictor.minReplica is not a known",
     ),
     (
         lambda d: d["spec"]["predictor"].update(maxReplicas=0, minReplicas=-1),
@@ -77,7 +80,7 @@ EDITS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda d: model_of(d).pop("protocolVersion"),
-        "protocolVersion is missing: KServe would take",
+        "protocolVersion is missing: KServe would use",
     ),
     (
         lambda d: model_of(d).update(protocolVersion="v1"),
@@ -121,5 +124,5 @@ def test_the_storage_is_checked_as_triton_would(deployed) -> None:
     folder = deployed("kserve")
     path = folder / "storage/small/config.pbtxt"
     path.write_text(path.read_text().replace("dims: 5", "dims: 7"))
-    found = [str(fault) for fault in check_deployment(folder).faults]
+    found = [str(problem) for problem in check_deployment(folder).problems]
     assert "storage/small/config.pbtxt: output[0].dims is [7], the graph has [5]" in found

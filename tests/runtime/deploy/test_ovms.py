@@ -18,7 +18,7 @@ def edited(folder: Path, change: Callable[[Any], None]) -> list[str]:
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
-    return [str(fault) for fault in check_deployment(folder).faults]
+    return [str(problem) for problem in check_deployment(folder).problems]
 
 
 def config_of(document: Any) -> Any:
@@ -35,13 +35,16 @@ def test_the_precision_is_named(deployed, bundle: Bundle) -> None:
 
 EDITS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda d: d.pop("model_config_list"), "model_config_list is missing"),
-    (lambda d: d.update(models=[]), "models is no known field"),
-    (lambda d: config_of(d).update(target="GPU"), "config.target is no known field, expected"),
+    (lambda d: d.update(models=[]), "models is not a known field"),
+    (
+        lambda d: config_of(d).update(target="GPU"),
+        "config.target is not a known field, expected",
+    ),
     (lambda d: config_of(d).update(name=3), "config.name is 3, expected a text"),
     (lambda d: config_of(d).update(name="x"), "model_config_list has ['x'], expected 'small'"),
     (
         lambda d: config_of(d).update(base_path="/models/y"),
-        "config.base_path is '/models/y': no",
+        "config.base_path is '/models/y', but there is no",
     ),
     (lambda d: config_of(d).update(nireq="2"), 'config.nireq is "2", expected a whole number'),
     (
@@ -55,7 +58,7 @@ EDITS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda d: config_of(d).update(model_version_policy={"newest": {}}),
-        "model_version_policy.newest is no known policy",
+        "model_version_policy.newest is not a known policy",
     ),
     (
         lambda d: config_of(d).update(model_version_policy={"specific": {"versions": [4]}}),
@@ -82,15 +85,15 @@ def test_edits_that_make_sense_pass(deployed) -> None:
     assert edited(deployed("ovms"), change) == []
 
 
-def test_a_document_that_is_no_json_is_named_with_its_line(deployed) -> None:
+def test_a_document_that_is_not_json_is_named_with_its_line(deployed) -> None:
     folder = deployed("ovms")
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"name": "small",', '"name": "small"'))
-    (fault,) = check_deployment(folder).faults
-    assert str(fault).startswith("config.json: line 6, column 9 is not JSON: Expecting ','")
+    (problem,) = check_deployment(folder).problems
+    assert str(problem).startswith("config.json: line 6, column 9 is not JSON: Expecting ','")
     path.write_text('{"model_config_list": [], "model_config_list": []}')
-    (fault,) = check_deployment(folder).faults
-    assert "key 'model_config_list' stands twice" in str(fault)
+    (problem,) = check_deployment(folder).problems
+    assert "key 'model_config_list' appears twice" in str(problem)
 
 
 def test_a_fixed_batch_is_kept(deployed, tmp_path: Path) -> None:
@@ -102,5 +105,5 @@ def test_a_fixed_batch_is_kept(deployed, tmp_path: Path) -> None:
 
 
 def test_it_runs_no_cuda(deployed) -> None:
-    with pytest.raises(ArgumentError, match="--provider is 'cuda', expected cpu or openvino"):
+    with pytest.raises(ArgumentError, match="`provider` is 'cuda', expected cpu or openvino"):
         deployed("ovms", provider="cuda")

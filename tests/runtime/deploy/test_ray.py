@@ -15,8 +15,8 @@ from dlzoo.runtime.deploy.deployment import check_deployment
 CONFIG = "serve-config.json"
 
 
-def faults_of(folder: Path) -> list[str]:
-    return [str(fault) for fault in check_deployment(folder).faults]
+def problems_of(folder: Path) -> list[str]:
+    return [str(problem) for problem in check_deployment(folder).problems]
 
 
 def edited(folder: Path, change: Callable[[Any], Any]) -> list[str]:
@@ -24,7 +24,7 @@ def edited(folder: Path, change: Callable[[Any], Any]) -> list[str]:
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
-    return faults_of(folder)
+    return problems_of(folder)
 
 
 def model_of(document: Any) -> Any:
@@ -58,7 +58,7 @@ def test_the_application_knows_no_torch(deployed) -> None:
     }
     tops = {name.split(".")[0] for name in imported}
     assert tops == {"pathlib", "grpc", "ray", "dlzoo", "ray_application"}
-    # What it takes from dlzoo is there.
+    # Every name that it imports from dlzoo exists.
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dlzoo"):
             module = __import__(node.module or "", fromlist=["_"])
@@ -95,7 +95,7 @@ EDITS: list[tuple[Callable[[Any], Any], str]] = [
         lambda d: model_of(d).update(name="net"),
         "deployments[0].name is 'net', expected 'model'",
     ),
-    (lambda d: model_of(d).update(replicas=2), "deployments[0].replicas is no known field"),
+    (lambda d: model_of(d).update(replicas=2), "deployments[0].replicas is not a known field"),
     (
         lambda d: model_of(d).update(num_replicas=2),
         "num_replicas and autoscaling_config exclude",
@@ -138,7 +138,8 @@ def test_an_application_that_is_no_python_is_named(deployed) -> None:
     folder = deployed("ray")
     path = folder / "ray_application.py"
     path.write_text(path.read_text().replace("def build(args):", "def build(args)"))
-    (fault,) = faults_of(folder)
+    (problem,) = problems_of(folder)
     assert (
-        fault.startswith("ray_application.py: line ") and "is no Python: expected ':'" in fault
+        problem.startswith("ray_application.py: line ")
+        and "is not Python: expected ':'" in problem
     )

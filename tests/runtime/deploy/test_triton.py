@@ -1,4 +1,4 @@
-"""Triton's repository: what is written, and every mistake in a file that somebody has edited."""
+"""Triton's repository as written, and the problems found in edited files."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
 from tests.support.small_bundle import NUM_CLASSES, small_bundle
 
 
-def faults_of(folder: Path) -> list[str]:
-    return [str(fault) for fault in check_deployment(folder).faults]
+def problems_of(folder: Path) -> list[str]:
+    return [str(problem) for problem in check_deployment(folder).problems]
 
 
 def config_of(folder: Path, model: str = "small") -> model_config_pb2.ModelConfig:
@@ -91,7 +91,7 @@ def test_the_batch_stays_within_the_graphs_own_bound(deployed, tmp_path: Path) -
     folder = deployed("triton", small_bundle(tmp_path / "narrow", dynamic_axes=axes))
     assert config_of(folder).max_batch_size == 4
     edit(folder, "max_batch_size: 4", "max_batch_size: 8")
-    assert "small/config.pbtxt: max_batch_size is 8, the graph takes at most 4" in faults_of(
+    assert "small/config.pbtxt: max_batch_size is 8, the graph takes at most 4" in problems_of(
         folder
     )
 
@@ -114,7 +114,7 @@ def test_accelerators(deployed, provider: str, field: str, names: list[str]) -> 
         assert accelerators[-1].parameters["use_tf32"] == "0"
 
 
-def test_the_library_of_kernels_comes_along(
+def test_the_library_of_kernels_is_copied(
     deployed, tmp_path: Path, native_library: Path
 ) -> None:
     which = small_bundle(tmp_path / "custom", custom_op=True)
@@ -125,7 +125,7 @@ def test_the_library_of_kernels_comes_along(
     copied = folder / "small" / "1" / name
     assert copied.read_bytes() == native_library.read_bytes()
     copied.write_bytes(copied.read_bytes()[:3000])
-    first, second = faults_of(folder)
+    first, second = problems_of(folder)
     assert first.endswith(f"{name}: was changed: its sha256 is not the recorded one")
     assert "model_operations.op_library_filename names" in second and "cut off" in second
 
@@ -139,7 +139,7 @@ def test_an_operator_without_body_needs_its_library(deployed, tmp_path: Path) ->
     onnx.save(model, graph)
     assert (
         "small/config.pbtxt: model_operations.op_library_filename is missing, and the graph has no "
-        "body for dlzoo::Mish" in faults_of(folder)
+        "body for dlzoo::Mish" in problems_of(folder)
     )
 
 
@@ -184,7 +184,7 @@ EDITS = [
         "batch_size: 99\n",
         "model_warmup[0].batch_size is 99, max_batch_size",
     ),
-    ('key: "image"', 'key: "x"', "model_warmup[0].inputs['x'] is no input of the model"),
+    ('key: "image"', 'key: "x"', "model_warmup[0].inputs['x'] is not an input of the model"),
     ("count: 1", "count: -2", "instance_group[0].count is -2"),
     (
         "max_queue_delay_microseconds: 500",
@@ -211,14 +211,16 @@ EDITS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "fault"), EDITS, ids=[e[2][:40] for e in EDITS])
-def test_an_edit_that_does_not_fit_is_named(deployed, old: str, new: str, fault: str) -> None:
+@pytest.mark.parametrize(("old", "new", "problem"), EDITS, ids=[e[2][:40] for e in EDITS])
+def test_an_edit_that_does_not_fit_is_named(
+    deployed, old: str, new: str, problem: str
+) -> None:
     folder = deployed("triton")
     edit(folder, old, new)
-    found = faults_of(folder)
-    assert any(line.startswith("small/config.pbtxt: ") and fault in line for line in found), (
-        found
-    )
+    found = problems_of(folder)
+    assert any(
+        line.startswith("small/config.pbtxt: ") and problem in line for line in found
+    ), found
 
 
 ENSEMBLE_EDITS = [
@@ -226,11 +228,19 @@ ENSEMBLE_EDITS = [
     (
         'value: "pixels"',
         'value: "x"',
-        "step[1].input_map takes 'pixels', which no step before",
+        "step[1].input_map takes 'pixels', which no earlier step",
     ),
-    ('key: "image"', 'key: "file"', "step[0].input_map names 'file': no input of small_prep"),
-    ('key: "logits"', 'key: "y"', "step[1].output_map names 'y': no output of small"),
-    ("TYPE_FP32", "TYPE_FP64", "output[0] has another data_type than that of small"),
+    (
+        'key: "image"',
+        'key: "file"',
+        "step[0].input_map names 'file', which is not an input of small_prep",
+    ),
+    (
+        'key: "logits"',
+        'key: "y"',
+        "step[1].output_map names 'y', which is not an output of small",
+    ),
+    ("TYPE_FP32", "TYPE_FP64", "output[0] has a data_type different from that of small"),
     ("dims: 5", "dims: 6", "output[0] has dims [6], not the [5] of small"),
     (
         "max_batch_size: 32",
@@ -246,14 +256,14 @@ ENSEMBLE_EDITS = [
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "fault"), ENSEMBLE_EDITS, ids=[e[2][:40] for e in ENSEMBLE_EDITS]
+    ("old", "new", "problem"), ENSEMBLE_EDITS, ids=[e[2][:40] for e in ENSEMBLE_EDITS]
 )
 def test_an_ensemble_that_does_not_fit_is_named(
-    deployed, old: str, new: str, fault: str
+    deployed, old: str, new: str, problem: str
 ) -> None:
     folder = deployed("triton")
     edit(folder, old, new, "small_from_image")
-    assert any(fault in line for line in faults_of(folder)), faults_of(folder)
+    assert any(problem in line for line in problems_of(folder)), problems_of(folder)
 
 
 def test_edits_that_make_sense_pass(deployed) -> None:
@@ -261,7 +271,7 @@ def test_edits_that_make_sense_pass(deployed) -> None:
     edit(folder, "count: 1", "count: 4")
     edit(folder, "max_queue_delay_microseconds: 500", "preferred_batch_size: [8, 16]")
     edit(folder, "dims: 3\n  dims: 8\n  dims: 8", "dims: [3, 8, 8]  # as people write it")
-    assert faults_of(folder) == []
+    assert problems_of(folder) == []
 
 
 def test_data_that_changed_are_found(deployed) -> None:
@@ -271,7 +281,7 @@ def test_data_that_changed_are_found(deployed) -> None:
     (folder / "small" / "labels.txt").unlink()
     (folder / "small" / "2.txt").write_text("stray")
     (folder / "small_preprocess" / "1" / "dlzoo" / "image_file.py").write_text("")
-    found = [line for line in faults_of(folder) if "config.pbtxt" not in line]
+    found = [line for line in problems_of(folder) if "config.pbtxt" not in line]
     assert found == [
         "small/1/model.onnx: was changed: its sha256 is not the recorded one",
         "small/2.txt: is not listed in deployment.json",

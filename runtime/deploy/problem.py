@@ -1,4 +1,4 @@
-"""One mistake in a file for a server, and where it lies."""
+"""One problem in a file of a deployment, and its place."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, order=True)
-class Fault:
-    """What is wrong in a file: one line with the file, the field, what was got and expected.
+class Problem:
+    """One problem in a file; as text, one line with the file, the field, the got and the expected.
 
-    >>> print(Fault("net/config.pbtxt", "input[0].dims", "is [3], the graph has [1, 32, 32]"))
+    >>> print(Problem("net/config.pbtxt", "input[0].dims", "is [3], the graph has [1, 32, 32]"))
     net/config.pbtxt: input[0].dims is [3], the graph has [1, 32, 32]
     """
 

@@ -1,4 +1,4 @@
-"""What a server must be told of a model: from the verified graph, with the batch set apart."""
+"""A model as an inference server describes it, read from the verified graph."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dlzoo.runtime.session.native_library import CUSTOM_DOMAIN
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedModel:
-    """A model under the name that a server gives it; ``file`` is where its graph lies."""
+class DeployedModel:
+    """A model under its name on the server; ``file`` is where its graph lies."""
 
     name: str
     file: Path
@@ -29,19 +29,19 @@ class ServedModel:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """What the graph takes."""
+        """The graph's inputs."""
         return self.header.inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """What the graph gives."""
+        """The graph's outputs."""
         return self.header.outputs
 
     @property
     def batch_symbol(self) -> str | None:
-        """The symbol that is the first size of every input and output; None where there is none.
+        """The symbol that is the first size of every input and output; None if there is none.
 
-        Only along such an axis can a server put requests together and take answers apart.
+        A server can join requests and split answers only along such an axis.
         """
         firsts = {spec.dims[0] if spec.dims else 0 for spec in (*self.inputs, *self.outputs)}
         first = firsts.pop() if len(firsts) == 1 else None
@@ -49,11 +49,11 @@ class ServedModel:
 
     @property
     def largest_batch(self) -> int | None:
-        """The graph's own bound on its batch; None where it has none, 1 without a batch axis."""
+        """The graph's own bound on its batch; None if it has none, 1 without a batch axis."""
         return self.axes[self.batch_symbol].max if self.batch_symbol else 1
 
     def batch_limit(self, wanted: int) -> int:
-        """The largest batch to offer, at most ``wanted``; 0 where the graph has no batch axis."""
+        """The largest batch to offer, at most ``wanted``; 0 if the graph has no batch axis."""
         if self.batch_symbol is None:
             return 0
         return min(wanted, self.largest_batch or wanted)
@@ -66,23 +66,23 @@ class ServedModel:
 
     @property
     def ops_without_body(self) -> tuple[str, ...]:
-        """Those of them that cannot run without a library of kernels."""
+        """The operators of domain ``dlzoo`` that cannot run without a library of kernels."""
         return tuple(op for op in self.custom_ops if op not in self.header.functions)
 
     @property
     def takes_images(self) -> bool:
-        """Whether an image file can be made into the model's only input."""
+        """Whether preprocessing turns an image file into the model's only input."""
         return self.preprocessing is not None and len(self.inputs) == 1
 
     def smallest_size(self, dim: int | str) -> int:
-        """A size at which a dimension was proved: its own, or the smallest that its symbol had."""
+        """A size at which a dimension was proved: its own, or the smallest of its symbol."""
         if isinstance(dim, int):
             return dim
         axis = self.axes.get(dim)
         return min(axis.proved, default=axis.min) if axis else 1
 
     def to_record(self) -> dict[str, Any]:
-        """What a check needs beside the graph, as JSON values."""
+        """Everything that a check needs beside the graph, as JSON values."""
         return {
             "name": self.name,
             "axes": {
@@ -94,8 +94,8 @@ class ServedModel:
         }
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], file: Path) -> ServedModel:
-        """Read it again, with the graph as it is now.
+    def from_record(cls, record: Mapping[str, Any], file: Path) -> DeployedModel:
+        """Read the record of ``to_record``, with the graph as it is now.
 
         Raises:
             BundleError: the graph cannot be read, or the record is damaged.
@@ -124,19 +124,19 @@ class ServedModel:
             ) from None
 
 
-def served_model(bundle: Bundle, name: str | None = None) -> ServedModel:
-    """A bundle's model as a server will offer it.
+def deployed_model(bundle: Bundle, name: str | None = None) -> DeployedModel:
+    """Read a bundle's model as a server will offer it.
 
     Raises:
-        BundleError: the bundle was changed, or never proved.
+        BundleError: the bundle was changed, or its proof did not pass.
         ExportError: a server cannot offer a model of this kind.
     """
     bundle.check_files()
     verdict = bundle.parity().get("verdict")
     if verdict != "pass":
         raise BundleError(
-            f"{bundle.path} has the verdict {verdict!r}, expected 'pass': only a proved model is "
-            "deployed. Export it again."
+            f"{bundle.path} has the verdict {verdict!r}, expected 'pass': only a proved model can "
+            "be deployed. Export it again."
         )
     manifest, header = bundle.manifest, bundle.header
     if (header.inputs, header.outputs) != (manifest.inputs, manifest.outputs):
@@ -150,7 +150,7 @@ def served_model(bundle: Bundle, name: str | None = None) -> ServedModel:
                 f"{manifest.name} declares {spec}, expected a size or a symbol for every dimension: "
                 "a server needs them. Export it again with those dimensions named."
             )
-    return ServedModel(
+    return DeployedModel(
         name=name or manifest.served_name,
         file=bundle.model_path,
         header=header,
