@@ -1,4 +1,4 @@
-"""``dlzoo doctor``: what this machine can run, and how to mend what it cannot."""
+"""``dlzoo doctor``: what this machine can run, and how to fix what it cannot."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Say what this machine can run.
+    """Check what this machine can run.
 
-    The exit status is 2 where something is broken; how to mend it is said.
+    The exit status is 2 if something is broken; the output then says how to fix it.
     """
     from dataclasses import asdict
 
@@ -28,6 +28,6 @@ def doctor(
             [(finding.status, finding.subject, finding.detail) for finding in findings],
         )
         fixes = [f"{finding.subject}: {finding.fix}" for finding in findings if finding.fix]
-        print_lines(["", "To mend:", *fixes] if fixes else ["", "Nothing to mend."])
+        print_lines(["", "To fix:", *fixes] if fixes else ["", "Nothing to fix."])
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(2)

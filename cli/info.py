@@ -1,4 +1,4 @@
-"""``dlzoo info``: everything known about one model."""
+"""``dlzoo info``: everything that is known about one model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C that neither gets lost nor breaks an import in two."""
+"""Ctrl-C that is never lost and never interrupts an import."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _RETRY_S = 0.02
-#: For so long an import is not interrupted; that of torch takes seconds, a user's file may hang.
+#: How long an import is not interrupted: that of torch takes seconds, a user's file may hang.
 _IMPORT_S = 10.0
 
 
@@ -19,9 +19,9 @@ _IMPORT_S = 10.0
 def reliable_interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt where it can be handled.
 
-    1. Not inside an import: what is half imported fails later in ways of its own, as a RecursionError
-       of NumPy or an abort of pybind11. It is raised when the import has ended.
-    2. Again, where it hit a destructor or a weak reference's callback: those cannot pass it on, and
+    1. Not inside an import: a half-imported module fails later in its own way, such as with a
+       RecursionError in NumPy or an abort in pybind11. It is raised when the import has ended.
+    2. Again, if it hit a destructor or a weak reference's callback: those cannot pass it on, and
        Python drops it.
     """
     handler, show = signal.getsignal(signal.SIGINT), sys.unraisablehook
@@ -52,7 +52,7 @@ def reliable_interrupts() -> Iterator[None]:
         else:
             show(unraisable)
 
-    # Whoever has SIGINT ignored, as a shell does in the background, wants it so.
+    # SIGINT stays ignored where it is, as it is for a shell's background jobs.
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     sys.unraisablehook = show_unless_interrupt

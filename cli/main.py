@@ -81,7 +81,7 @@ def _options(
 
 
 def main() -> NoReturn:
-    """Run the command line; every foreseen error is one line on stderr.
+    """Run the command line; every expected error is one line on stderr.
 
     Exit status: 0 done and proved, 1 a verdict failed, 2 the user's mistake or a missing
     piece, 130 interrupted.
@@ -128,8 +128,8 @@ def main() -> NoReturn:
 
 
 def _end_interrupted() -> NoReturn:
-    # Python ends itself by SIGINT where the interrupt hit code that a C extension runs while it is
-    # imported, whoever caught the exception since: sys.exit would not give 130.
+    # Python ends itself by SIGINT if the interrupt hit code that a C extension runs while it is
+    # imported, even if the exception was caught since: sys.exit would not give 130.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(_INTERRUPTED)

@@ -9,10 +9,12 @@ import typer
 
 def ops(
     opset: Annotated[
-        int, typer.Option(help="Mark what an export to this opset takes, 11 to 24.")
+        int,
+        typer.Option(help="Mark the spellings that an export to this opset takes; 11 to 24."),
     ] = 20,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The whole table as a page: docs/operators.md.")
+        bool,
+        typer.Option("--markdown", help="Print the whole table as a page: docs/operators.md."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""A report as a person reads it in an 80-column terminal."""
+"""A report as text for an 80-column terminal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _HOW_TO_READ = (
     "multiple of the error that PyTorch itself makes in float32 against a float64 reference. "
     "About 1 means: as exact as PyTorch."
 )
-#: More failed runs than this say nothing new.
+#: Further failed runs are not printed.
 _MAX_FAILURES = 10
 
 
 def print_export(bundle: Bundle, report: Report) -> None:
-    """Say what was written, from what, and what was proved."""
+    """Print what was written, from what, and what was proved."""
     manifest = bundle.manifest
     size_mb = bundle.model_path.stat().st_size / 1e6
     print_lines([f"{bundle.path}/ holds {manifest.name}, exported and proved.", ""])
@@ -82,7 +82,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         proved = ", ".join(str(size) for size in axis["proved"])
         facts.append(("dynamic axis", f"{symbol}, proved at {proved}"))
     facts += [("note", note) for note in report.notes]
-    # What takes no time worth telling is left out.
+    # Stages that take next to no time are left out.
     stages = [f"{stage} {s:.1f}" for stage, s in report.seconds.items() if s >= 0.05]
     if stages:
         facts.append(("seconds", ", ".join(stages)))
@@ -90,6 +90,6 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 
 def worst(numbers: Iterable[float | None]) -> str:
-    """The largest of the numbers that there are."""
+    """The largest number, with two decimals; a dash if there is none."""
     known = [number for number in numbers if number is not None]
     return f"{max(known):.2f}" if known else "-"

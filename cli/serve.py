@@ -22,33 +22,38 @@ def serve(
         ),
     ],
     http: Annotated[
-        str, typer.Option(metavar="HOST:PORT|off", help="Where HTTP is served.")
+        str, typer.Option(metavar="HOST:PORT|off", help="The address of the HTTP server.")
     ] = "127.0.0.1:8000",
     grpc: Annotated[
-        str, typer.Option(metavar="HOST:PORT|off", help="Where gRPC is served.")
+        str, typer.Option(metavar="HOST:PORT|off", help="The address of the gRPC server.")
     ] = "127.0.0.1:8001",
     provider: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
     allow_fallback: Annotated[
         bool,
-        typer.Option("--allow-fallback", help="Let nodes run on another provider than asked."),
+        typer.Option("--allow-fallback", help="Allow nodes to run on another provider."),
     ] = False,
     native_library: Annotated[
         str,
         typer.Option(
             metavar="FILE|off",
-            help="Kernels for operators of domain dlzoo; it runs code from that file. "
+            help="A library of kernels for operators of domain dlzoo; its code is run. "
             "[$DLZOO_NATIVE_LIBRARY, or the one built here]",
             show_default=False,
         ),
     ] = "auto",
     max_batch: Annotated[
-        int, typer.Option(min=1, help="Samples of one request, and of requests run together.")
+        int,
+        typer.Option(min=1, help="The most samples in one run, of one request or of several."),
     ] = 8,
     max_delay_ms: Annotated[
-        float, typer.Option(min=0, help="How long a batch that is not full waits for more.")
+        float,
+        typer.Option(min=0, help="How long an incomplete batch waits for more requests."),
     ] = 0.0,
     queue_size: Annotated[
-        int, typer.Option(min=1, help="Requests that wait, per model; more get status 429.")
+        int,
+        typer.Option(
+            min=1, help="Requests that may wait, per model; further ones get status 429."
+        ),
     ] = 256,
     instances: Annotated[
         int, typer.Option(min=1, help="Runs of one model at the same time.")
@@ -68,48 +73,55 @@ def serve(
         ),
     ] = 1,
     timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds until a request is given up.")
+        float, typer.Option(min=0.001, help="Seconds after which a request is abandoned.")
     ] = 30.0,
     max_request_mib: Annotated[
         int, typer.Option(min=1, max=1024, help="The largest request, uncompressed.")
     ] = 64,
     max_json_mib: Annotated[
-        int, typer.Option(min=1, max=1024, help="The largest JSON; binary data are apart.")
+        int,
+        typer.Option(
+            min=1, max=1024, help="The largest JSON part; binary data are not counted."
+        ),
     ] = 8,
     max_pending_mib: Annotated[
-        int, typer.Option(min=1, help="All requests that are read or answered, together.")
+        int, typer.Option(min=1, help="All requests in progress together.")
     ] = 512,
     max_image_pixels: Annotated[
-        int, typer.Option(min=1, help="The largest image that is decoded.")
+        int, typer.Option(min=1, help="The largest image that is decoded, height times width.")
     ] = 50_000_000,
     refuse_non_finite: Annotated[
         bool, typer.Option("--refuse-non-finite", help="Refuse inputs with NaN or infinities.")
     ] = False,
     poll: Annotated[
-        float, typer.Option(min=0, help="Seconds between looks for new versions; 0: never.")
+        float, typer.Option(min=0, help="Seconds between checks for new versions; 0: never.")
     ] = 0.0,
     keep_versions: Annotated[
-        int, typer.Option(min=1, help="Versions of a model that are served, the newest ones.")
+        int, typer.Option(min=1, help="How many of a model's newest versions are served.")
     ] = 1,
     fixed_models: Annotated[
-        bool, typer.Option("--fixed-models", help="Let no client load or unload models.")
+        bool, typer.Option("--fixed-models", help="Do not let clients load or unload models.")
     ] = False,
     api_key_file: Annotated[
         Path | None,
         typer.Option(
-            help="Ask clients for the key in this file. [$DLZOO_API_KEY]", show_default=False
+            help="Require clients to send the key in this file. [$DLZOO_API_KEY]",
+            show_default=False,
         ),
     ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(help="A PEM certificate: serve HTTPS and gRPC over TLS.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its unencrypted PEM key.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="The certificate's key, PEM, unencrypted.")
+    ] = None,
     drain_delay: Annotated[
         float,
-        typer.Option(min=0, help="Seconds from not ready to not listening, on SIGTERM."),
+        typer.Option(min=0, help="On SIGTERM: seconds from not ready to not listening."),
     ] = 1.0,
     drain_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds to wait for requests that have come.")
+        float,
+        typer.Option(min=1, help="On SIGTERM: seconds to wait for requests in progress."),
     ] = 30.0,
     json: Annotated[
         bool, typer.Option("--json", help="The addresses as one JSON document on stdout.")
@@ -118,7 +130,7 @@ def serve(
     """Serve bundles over HTTP and gRPC, in the Open Inference Protocol.
 
     Every bundle is proved again before it takes requests. Open the HTTP address in a browser to
-    try a picture. SIGTERM stops the server when it has answered what has come.
+    try a picture. On SIGTERM the server finishes the requests in progress, then stops.
     """
     import logging
 
@@ -141,7 +153,7 @@ def serve(
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     http_address, grpc_address = Address.parse(http, "--http"), Address.parse(grpc, "--grpc")
     if http_address is None and grpc_address is None:
-        raise ArgumentError("--http and --grpc are both off, expected one address at least.")
+        raise ArgumentError("--http and --grpc are both off, expected at least one address.")
     if (tls_cert is None) != (tls_key is None):
         raise ArgumentError("--tls-cert and --tls-key go together. Give both or none.")
     for path in (tls_cert, tls_key):
@@ -197,7 +209,7 @@ def serve(
 
 
 def _api_key(path: Path | None) -> str | None:
-    """The API key, which no command line should hold: other users of the machine see those."""
+    """The API key, from a file or the environment: command lines are visible to other users."""
     import os
 
     key: str | None
@@ -214,7 +226,7 @@ def _api_key(path: Path | None) -> str | None:
             return None
     if not key or not key.isascii() or not key.isprintable():
         raise ArgumentError(
-            "The API key is empty or holds other characters than printable ASCII. "
+            "The API key is empty or contains characters other than printable ASCII. "
             "Make one: openssl rand -hex 32"
         )
     return key
