@@ -1,4 +1,4 @@
-"""A network of one's own, for ``dlzoo export small_net.py:SmallNet --input x=1x3x32x32``."""
+"""A network of your own, for ``dlzoo export small_net.py:SmallNet --input x=1x3x32x32``."""
 
 import torch
 from torch import Tensor, nn

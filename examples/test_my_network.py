@@ -1,7 +1,7 @@
-"""How a project tests that its own layers come out of ONNX as they went in.
+"""How a project tests that its own layers compute the same in ONNX as in PyTorch.
 
-Run it with ``pytest examples/test_my_network.py``. dlzoo's pytest plugin gives ``onnx_provider``:
-every ONNX Runtime provider that the machine has, in turn.
+Run it with ``pytest examples/test_my_network.py``. dlzoo's pytest plugin provides the
+fixture ``onnx_provider``: every ONNX Runtime provider that the machine has, in turn.
 """
 
 import pytest
@@ -12,7 +12,7 @@ from dlzoo.testing import assert_onnx_parity
 
 
 class Block(nn.Module):
-    """A residual block, as one might write it."""
+    """A residual block."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def test_block_at_the_opsets_we_ship(block: Block, opset: int) -> None:
 
 @pytest.mark.onnx_providers("cpu", "cuda")
 def test_gpu_too(block: Block, onnx_provider: str) -> None:
-    """Skipped with the reason where there is no GPU."""
+    """Skipped, with the reason, on a machine without a GPU."""
     assert_onnx_parity(block, torch.randn(2, 16, 8, 8), provider=onnx_provider)
 
 
