@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from typing import Any
 
 #: A Python name in backticks, or one with a value: `` `image_size` ``, `` `providers=("cpu",)` ``.
@@ -19,6 +20,7 @@ _OPTION_OF = {
     "max_bytes": "max_memory",
     "num_workers": "workers",
     "api_key": "api_key_file",
+    "k": "top",
 }
 
 
@@ -70,4 +72,4 @@ def _with_value(flag: str, text: str) -> list[str]:
         if all(isinstance(one, str) for one in value):  # an option that is repeated
             return [word for one in value for word in (flag, one)]
         return [flag, ",".join(str(one) for one in value)]
-    return [flag, str(value)]
+    return [flag, shlex.quote(str(value))]

@@ -1,10 +1,10 @@
-"""The README's commands run as written, and print what it says they print.
+"""The README's commands run as written, and print what the README shows.
 
-A ``console`` block is one command and its output, word by word and in order. Only the errors
-(rho2, rhomax) and scores may differ, as they do between processors, the seconds, and the epochs of a
-training run. A line of
-``…`` stands for any lines. ``console exit 1`` is a command that ends with that status. A block marked ``console weights`` needs published weights, which a
-package registry holds; it is skipped where that is out of reach.
+A ``console`` block is one command and its output, compared word by word and in order. Only the errors
+(rho2, rhomax) and scores may differ, as they do between processors, and the seconds and epochs of a
+training run. A line ``…`` stands for any lines. ``console exit 1`` is a command that ends with that
+status. A block marked ``console weights`` needs published weights from a package registry; it is
+skipped where that cannot be reached.
 """
 
 import re
@@ -34,7 +34,7 @@ SCORE_TOLERANCE = 0.002
 
 
 def words(text: str) -> list[str]:
-    """What is compared of an output: all but notes and the seconds of each stage."""
+    """The words of an output that are compared: all but notes and the seconds of each stage."""
     kept: list[str] = []
     is_left_out = False
     for line in text.splitlines():
@@ -59,7 +59,7 @@ def is_same(expected: str, got: str, *, is_score: bool) -> bool:
 
 
 def first_difference(expected: list[str], got: list[str], *, is_score: bool) -> str | None:
-    """What does not match, or None; ``…`` in ``expected`` ends the comparison."""
+    """The first word that does not match, or None; ``…`` in ``expected`` ends the comparison."""
     for i, word in enumerate(expected):
         if word == "…":
             return None
@@ -72,7 +72,7 @@ def first_difference(expected: list[str], got: list[str], *, is_score: bool) -> 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path:
-    """Where the README's reader sits: some photos lie there."""
+    """The folder in which the commands run, with photos and the small network."""
     place = tmp_path_factory.mktemp("readme")
     for name in ("coffee.png", "chelsea.png"):
         shutil.copy(photo_folder / name, place)
@@ -105,12 +105,12 @@ def test_a_command_of_the_readme(
         text=True,
     )
     assert done.returncode == int(block["status"] or 0), done.stderr
-    if "doctor" in arguments:  # says what another machine has
+    if "doctor" in arguments:  # its output describes another machine
         return
-    finding = first_difference(
+    difference = first_difference(
         words(block["output"]), words(done.stdout), is_score="classify" in arguments
     )
-    assert finding is None, f"{finding}\n{done.stdout}"
+    assert difference is None, f"{difference}\n{done.stdout}"
 
 
 @pytest.mark.parametrize(
@@ -135,5 +135,5 @@ def test_a_command_of_the_readme(
 def test_the_comparison_sees_a_changed_figure(
     expected: str, got: str, is_same_output: bool
 ) -> None:
-    finding = first_difference(words(expected), words(got), is_score=False)
-    assert (finding is None) == is_same_output
+    difference = first_difference(words(expected), words(got), is_score=False)
+    assert (difference is None) == is_same_output

@@ -1,4 +1,4 @@
-"""The commands of docs/deploy run: those that need no other server than our own."""
+"""The commands in docs/deploy run: those that need only our own server."""
 
 import re
 import shutil

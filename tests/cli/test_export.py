@@ -1,4 +1,4 @@
-"""``dlzoo export`` as a user meets it: files, words, exit status, and what is never left behind."""
+"""``dlzoo export`` through real processes: files, output, exit status, and what is never left behind."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The command line is a promise: names, order and flags change only on purpose."""
+"""Names, order and flags of the command line change only on purpose."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Ctrl-C where Python itself would lose it, or would leave half of a module."""
+"""Ctrl-C where Python itself would lose it, or would leave a half-imported module."""
 
 import signal
 import subprocess

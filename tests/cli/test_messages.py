@@ -1,4 +1,4 @@
-"""What the library says of its arguments is read as flags on the command line."""
+"""Arguments that a library message names are printed as flags by the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +45,12 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
             "Write --lowering mish=function.",
         ),
         ("export", "Write `force=True`.", "Write --force."),
+        (
+            "verify",
+            "Write `native_library='my dir/x.so'`.",
+            "Write --native-library 'my dir/x.so'.",
+        ),
+        ("classify", "`k` is 0.", "--top is 0."),
         ("export", "Write `opset=N`.", "Write --opset N."),
         ("export", "Write `other=8`.", "Write other=8."),
         # Code that others quote stays as it is.

@@ -1,4 +1,4 @@
-"""``dlzoo verify`` as a user meets it, on a machine without PyTorch too."""
+"""``dlzoo verify`` through real processes, also on a machine without PyTorch."""
 
 import json
 import shutil
