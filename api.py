@@ -2,38 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlzoo.errors import ArgumentError
-from dlzoo.runtime.proof.limits import RHO2_LIMIT, RHOMAX_LIMIT
+from dlzoo.runtime.proof.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from dlzoo.export.plan.options import ExportOptions
     from dlzoo.runtime.bundle.bundle import Bundle
     from dlzoo.runtime.proof.recorded import Tolerance
     from dlzoo.runtime.proof.report import Report
-
-OnText = Callable[[str], None]
+    from dlzoo.zoo.sources.input_spec import InputSpec
 
 
 def export_model(
-    model: str | nn.Module, output: str | Path | None = None, **arguments: Any
+    model: str | nn.Module,
+    output: str | Path | None = None,
+    *,
+    options: ExportOptions | None = None,
+    weights: str = "auto",
+    seed: int = 0,
+    inputs: Sequence[InputSpec] = (),
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int | None = None,
+    name: str | None = None,
+    providers: Sequence[str] = ("cpu",),
+    optimizations: Sequence[str] = ("disabled", "basic", "all"),
+    force: bool = False,
+    progress: Progress = SILENT,
 ) -> Bundle:
     """Export a model to ONNX, prove it against PyTorch, and write a bundle.
-
-    The arguments are those of :func:`dlzoo.export.prove.proof.export_and_report`.
 
     >>> import dlzoo
     >>> bundle = dlzoo.export_model("lenet5_relu", "lenet5_relu")  # doctest: +SKIP
     >>> bundle.manifest.opset  # doctest: +SKIP
     20
+
+    Args:
+        model: a module, or what names one: a model of the zoo, ``file.py:factory``,
+            ``package.module:factory``, a ``.pt2`` file, ``timm:NAME``, ``torchvision:NAME``, or
+            the folder of a training run. A factory runs the code of its file.
+        output: the bundle's folder; ``./NAME`` if absent.
+        options: opset, batch, image size, head, preprocessing, target and lowerings.
+        weights: as for :func:`dlzoo.build_model`; a module brings its own, if no file is given.
+        seed: draws random weights, the inputs of the proof and the faults.
+        inputs: name, shape and dtype of each input, for what no card describes.
+        input_shape: in place of ``inputs``, one sample of the only one: (channels, height, width).
+        num_classes: of a model that is built by name; the card's if absent.
+        name: what the bundle is called; the model's name, or its class's, if absent.
+        providers: where the proof runs.
+        optimizations: ONNX Runtime's graph optimization levels of the proof.
+        force: replace a bundle that is already there.
+        progress: called with each stage, each note, and how much of a download has arrived.
+
+    Returns:
+        The bundle that was written; its proof passed.
+
+    Raises:
+        DlzooError: what was asked cannot be delivered; nothing is written.
+        ProofError: the verdict is fail or vacuous; nothing is written, ``report`` of the error
+            has the numbers.
     """
     from dlzoo.export.prove.proof import export_and_report
 
-    bundle, _ = export_and_report(model, output, **arguments)
+    bundle, _ = export_and_report(
+        model,
+        output,
+        options=options,
+        weights=weights,
+        seed=seed,
+        inputs=inputs,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        name=name,
+        providers=providers,
+        optimizations=optimizations,
+        force=force,
+        progress=progress,
+    )
     return bundle
 
 
@@ -49,7 +99,7 @@ def verify(
     seed: int = 0,
     allow_fallback: bool = False,
     native_library: str | Path = "auto",
-    on_stage: OnText | None = None,
+    progress: Progress = SILENT,
 ) -> Report:
     """Replay what a bundle proves, or compare any ``.onnx`` file with recorded outputs.
 
@@ -67,7 +117,7 @@ def verify(
         allow_fallback: let nodes run on another provider than the one asked for.
         native_library: kernels for operators of domain ``dlzoo``: the file, ``off``, or ``auto`` for
             ``DLZOO_NATIVE_LIBRARY`` or else the one built beside the package.
-        on_stage: is told what runs now.
+        progress: called with the name of each stage.
 
     Raises:
         BundleError: a file is missing, changed or damaged.
@@ -75,66 +125,68 @@ def verify(
         NativeLibraryError: the library of kernels cannot be used.
     """
     from dlzoo.runtime.bundle.bundle import Bundle
-    from dlzoo.runtime.proof.validate import verify_bundle
+    from dlzoo.runtime.proof.limits import DEFAULT_LIMITS
+    from dlzoo.runtime.proof.recorded import recorded_golden_sets
+    from dlzoo.runtime.proof.validate import verify_bundle, verify_model
 
-    where: dict[str, Any] = {
-        "providers": providers,
-        "optimizations": optimizations,
-        "allow_fallback": allow_fallback,
-        "native_library": native_library,
-        "on_stage": on_stage,
-    }
     if not isinstance(bundle, Bundle):
         path = Path(bundle)
         if path.suffix == ".onnx" or golden is not None:
             if golden is None:
                 raise ArgumentError(
-                    f"{path} is a bare .onnx file, expected a bundle, or --golden with a folder "
-                    "of input_0.pb and output_0.pb. Give --golden DIR."
+                    f"{path} is a bare .onnx file, expected a bundle, or `golden` with a folder "
+                    "of input_0.pb and output_0.pb. Give `golden`."
                 )
-            return _verify_recorded(path, Path(golden), tolerance, **where)
+            golden_sets, notes = recorded_golden_sets(
+                path,
+                Path(golden),
+                limits=DEFAULT_LIMITS,
+                tolerance=tolerance,
+                native_library=native_library,
+                progress=progress,
+            )
+            return verify_model(
+                path,
+                golden_sets,
+                limits=DEFAULT_LIMITS,
+                notes=notes,
+                providers=providers,
+                optimizations=optimizations,
+                allow_fallback=allow_fallback,
+                native_library=native_library,
+                progress=progress,
+            )
         bundle = Bundle.open(path)
     elif golden is not None:
         raise ArgumentError(
-            f"golden got {str(golden)!r} for a bundle, which brings its own golden data. "
-            "Leave golden out."
+            f"`golden` got {str(golden)!r} for a bundle, which brings its own golden data. "
+            "Leave it out."
         )
     if against is None:
-        return verify_bundle(bundle, **where)
-    return _verify_against(bundle, against, weights=weights, seed=seed, **where)
+        return verify_bundle(
+            bundle,
+            providers=providers,
+            optimizations=optimizations,
+            allow_fallback=allow_fallback,
+            native_library=native_library,
+            progress=progress,
+        )
 
-
-def _verify_recorded(
-    path: Path, folder: Path, tolerance: Tolerance | None, **where: Any
-) -> Report:
-    """Compare an ``.onnx`` file with outputs that somebody recorded."""
-    from dlzoo.runtime.proof.recorded import recorded_golden_sets
-    from dlzoo.runtime.proof.validate import verify_model
-
-    limits: dict[str, Any] = {"rho2_limit": RHO2_LIMIT, "rhomax_limit": RHOMAX_LIMIT}
-    golden_sets, notes = recorded_golden_sets(
-        path,
-        folder,
-        tolerance=tolerance,
-        native_library=where["native_library"],
-        on_stage=where["on_stage"],
-        **limits,
-    )
-    return verify_model(path, golden_sets, notes=notes, **limits, **where)
-
-
-def _verify_against(
-    bundle: Bundle, against: str | nn.Module, *, weights: str, seed: int, **where: Any
-) -> Report:
-    """Compare with PyTorch's answers to inputs of the bundle's shapes that nobody has seen."""
     from dlzoo.export.diff.diff import explain_failure
     from dlzoo.export.plan.bundled_network import load_bundled_network
     from dlzoo.export.reference.fresh_golden_sets import fresh_golden_sets
-    from dlzoo.runtime.proof.validate import verify_bundle
     from dlzoo.zoo.module_state import in_eval_mode
 
     module = load_bundled_network(bundle.manifest, against, weights=weights, seed=seed)
     with in_eval_mode(module, []):
         fresh = fresh_golden_sets(bundle.manifest, module, seed=seed)
-        report = verify_bundle(bundle, golden_sets=fresh, **where)
+        report = verify_bundle(
+            bundle,
+            golden_sets=fresh,
+            providers=providers,
+            optimizations=optimizations,
+            allow_fallback=allow_fallback,
+            native_library=native_library,
+            progress=progress,
+        )
         return report if report else explain_failure(report, bundle, module, fresh)

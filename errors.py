@@ -1,7 +1,7 @@
-"""Every error that a user can be told about, as one tree.
+"""Every error that dlzoo raises for a user to see, as one tree.
 
     DlzooError                       one line: what, got, expected, fix; exit status 2
-    ├── ArgumentError                a value that an option or argument does not take
+    ├── ArgumentError                a value that an argument does not take
     ├── UnknownModelError            no card and no builder of that name
     ├── WeightsError                 weights that cannot be used
     │   ├── CheckpointMismatchError  missing, unexpected or mis-shaped keys
@@ -19,35 +19,35 @@
     │   └── BundleExistsError        the target is not empty
     ├── StorageError                 unwritable or full disk
     ├── ImageError                   an image that cannot be read
-    ├── DataError                    a dataset that is missing, damaged or at odds with itself
+    ├── DataError                    a dataset that is missing, damaged or contradicts itself
     ├── ProviderError                a provider that is missing or did not take the work
     ├── NativeLibraryError           a library of kernels that cannot be built or loaded
     ├── InstallationError            a missing or clashing package
-    ├── ServerError                  a server that is away, refuses, or does not speak the protocol
+    ├── ServerError                  a server that cannot be reached, refuses, or speaks another protocol
     ├── DeploymentError              files for a server that do not fit the model; exit status 1
-    ├── ProofError                   the verdict is fail or vacuous; exit status 1
     ├── DisagreementError            PyTorch and ONNX Runtime see other classes; exit status 1
+    ├── ProofError                   the verdict is fail or vacuous; exit status 1
+    │                                (in runtime/proof/report.py, beside the Report it carries)
     └── DifferenceError              two models differ; exit status 1
+                                     (in runtime/diff/diff_report.py, beside its DiffReport)
 
-A message names the subject, got against expected, and the fix.
+All of them are names of the package, too: ``dlzoo.ProofError``.
+
+A message names the subject, got against expected, and the fix. It speaks of Python's arguments, in
+backticks (`` `image_size` ``); the command line prints them as its options (``--image-size``).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 class DlzooError(Exception):
-    """Something a user can mend; the message is one line."""
+    """Something that a user can fix; the message is one line."""
 
     exit_code = 2
 
 
 class ArgumentError(DlzooError, ValueError):
-    """A value that an option or an argument does not take."""
+    """A value that an argument does not take."""
 
 
 class UnknownModelError(DlzooError, LookupError):
@@ -91,7 +91,7 @@ class RecipeError(DlzooError):
 
 
 class TrainingError(DlzooError):
-    """A training run that cannot go on: a loss that is no number, or memory that is too small."""
+    """A training run that cannot go on: a loss that is NaN or Inf, or memory that is too small."""
 
     exit_code = 1
 
@@ -125,7 +125,7 @@ class ImageError(DlzooError):
 
 
 class DataError(DlzooError):
-    """A dataset that is missing, damaged, or at odds with itself."""
+    """A dataset that is missing, damaged, or contradicts itself."""
 
 
 class ProviderError(DlzooError):
@@ -141,7 +141,7 @@ class InstallationError(DlzooError):
 
 
 class ServerError(DlzooError):
-    """An inference server that is away, refuses a request, or does not speak the protocol."""
+    """An inference server that cannot be reached, refuses a request, or speaks another protocol."""
 
 
 class DeploymentError(DlzooError):
@@ -157,7 +157,7 @@ class DisagreementError(DlzooError):
 
 
 def describe_exception(error: BaseException, max_characters: int = 300) -> str:
-    """One line for what others' code raised: ``KeyError: 'missing'``, without a full stop.
+    """Describe in one line what others' code raised: ``KeyError: 'missing'``, without a full stop.
 
     >>> describe_exception(KeyError("missing"))
     "KeyError: 'missing'"

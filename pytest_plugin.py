@@ -1,4 +1,4 @@
-"""What dlzoo adds to pytest: the fixture ``onnx_provider`` and the marker ``onnx_providers``.
+"""Add to pytest the fixture ``onnx_provider`` and the marker ``onnx_providers``.
 
 Loaded by pytest wherever dlzoo is installed, so it imports nothing until a test asks for it.
 """
@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     working = working_providers()
     marker = metafunc.definition.get_closest_marker(_MARKER)
-    asked = [get_provider(name).name for name in marker.args] if marker else []
+    wanted = [get_provider(name).name for name in marker.args] if marker else []
     metafunc.parametrize(
         _FIXTURE,
         [
@@ -48,6 +48,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                     reason=f"provider {name} does not run here: see dlzoo doctor"
                 ),
             )
-            for name in asked or working
+            for name in wanted or working
         ],
     )

@@ -1,4 +1,4 @@
-"""Parity in people's own tests: one call exports a module, proves it, and names what is wrong.
+"""Assert parity in your own tests: one call exports a module, proves it, and names what is wrong.
 
 ``pytest_plugin.py`` beside this file gives tests the providers to run on.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlzoo.errors import ArgumentError
-from dlzoo.runtime.proof.limits import RHO2_LIMIT, RHOMAX_LIMIT
+from dlzoo.runtime.proof.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,8 +34,7 @@ def assert_onnx_parity(
     target: str = "ort-cpu",
     lowerings: Mapping[str, str] | None = None,
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
-    rho2_limit: float = RHO2_LIMIT,
-    rhomax_limit: float = RHOMAX_LIMIT,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Report:
     """Assert that a module's ONNX graph gives its answers, to float32's own noise.
 
@@ -50,11 +49,10 @@ def assert_onnx_parity(
         inputs: a tensor, several in the order of ``forward``, or by name.
         opset: of the graph.
         provider: ``cpu``, ``cuda``, …; the fixture ``onnx_provider`` gives each in turn.
-        target: as for ``dlzoo export --target``.
-        lowerings: operator -> spelling, as for ``dlzoo export --lowering``.
+        target: as for :class:`dlzoo.ExportOptions`.
+        lowerings: operator -> spelling, as for :class:`dlzoo.ExportOptions`.
         dynamic_axes: input -> axis -> symbol, for axes that stay open.
-        rho2_limit: the largest rho2 that passes.
-        rhomax_limit: the largest rhomax that passes.
+        limits: the largest rho2 and rhomax that pass.
 
     Returns:
         The report, true; its ``candidates`` have the numbers.
@@ -95,7 +93,6 @@ def assert_onnx_parity(
         golden = compute_golden_set(
             "given", "given", module, arrays, output_names=output_names
         )
-        limits: dict[str, Any] = {"rho2_limit": rho2_limit, "rhomax_limit": rhomax_limit}
         power = _measure_power(module, graph, golden, limits)
         report = verify_model(
             path,
@@ -103,7 +100,7 @@ def assert_onnx_parity(
             providers=[provider],
             optimizations=_OPTIMIZATIONS,
             power=power,
-            **limits,
+            limits=limits,
         )
         if not report:
             raise AssertionError(
@@ -115,7 +112,7 @@ def assert_onnx_parity(
                     provider,
                     target=target,
                     lowerings=lowerings,
-                    **limits,
+                    limits=limits,
                 )
             )
     return report
@@ -139,16 +136,16 @@ def _named_inputs(
         known = [f"input_{number}" for number in range(len(tensors))]
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise ArgumentError(
-            f"inputs of {type(module).__name__} got {inputs!r:.80}, expected a tensor, a list of "
+            f"`inputs` of {type(module).__name__} got {inputs!r:.80}, expected a tensor, a list of "
             "tensors, or a dictionary of them. Pass what forward takes."
         )
     return dict(zip(known, tensors, strict=False))
 
 
 def _measure_power(
-    module: nn.Module, graph: OnnxGraph, golden: GoldenSet, limits: dict[str, Any]
+    module: nn.Module, graph: OnnxGraph, golden: GoldenSet, limits: Limits
 ) -> Power | None:
-    """How many faults in weights show; None for a module that has no weights to be wrong."""
+    """Count the faults in weights that show; None for a module without weights."""
     from dlzoo.export.reference.faults import iter_faulty_outputs, iter_gross_outputs
     from dlzoo.runtime.proof.power import judge_faults
 
@@ -170,7 +167,7 @@ def _measure_power(
         golden,
         dtypes={spec.name: spec.dtype for spec in graph.outputs},
         sampled_of=len(graph.parameters),
-        **limits,
+        limits=limits,
     )
 
 
@@ -180,14 +177,23 @@ def _explanation(
     arrays: Mapping[str, Any],
     report: Report,
     provider: str,
-    **exported_as: Any,
+    *,
+    target: str,
+    lowerings: Mapping[str, str] | None,
+    limits: Limits,
 ) -> str:
     lines = [f"{type(module).__name__} on {provider}: {report.explanation}"]
     if report.verdict == "fail":
         from dlzoo.export.diff.diff import first_wrong_layer
 
         culprit = first_wrong_layer(
-            module, path, dict(arrays), providers=[provider], **exported_as
+            module,
+            path,
+            dict(arrays),
+            limits=limits,
+            providers=[provider],
+            target=target,
+            lowerings=lowerings,
         )
         lines.append(
             f"The first wrong layer is {culprit}"

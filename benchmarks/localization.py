@@ -50,13 +50,13 @@ def main() -> None:
             faults = sampled_faults(onnx.load(exported.path), num_faults, seed=number)
             for fault in faults:
                 start = time.perf_counter()
-                checks, findings = exported.find(fault)
+                checks, suspects = exported.find(fault)
                 seconds.append(time.perf_counter() - start)
                 if all(checks):
                     continue
                 found["effective"] += 1
                 kinds[fault.kind] += 1
-                found["exact"] += is_named_exactly(fault, findings)
+                found["exact"] += is_named_exactly(fault, suspects)
             cost = float(np.median(seconds)) / _seconds_untapped(exported)
             total.update(found, faults=len(faults))
             print(

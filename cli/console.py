@@ -1,4 +1,4 @@
-"""What a person sees: tables on stdout, progress and notes on stderr, JSON for programs."""
+"""Output: tables for people on stdout, progress and notes on stderr, JSON for programs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.table import Table
 
 
 def print_document(document: Any) -> None:
-    """Print one JSON document on stdout; NaN and Inf are refused, JSON has neither."""
+    """Print one JSON document on stdout; NaN and Inf, which JSON lacks, are refused."""
     print(json.dumps(document, indent=2, allow_nan=False))
 
 
 def print_note(text: str) -> None:
-    """Tell a person something on stderr."""
+    """Print a note on stderr."""
     print(f"note: {text}", file=sys.stderr)
 
 
@@ -37,7 +37,7 @@ def print_table(
     numeric: Sequence[str] = (),
     shorten_last: bool = False,
 ) -> None:
-    """Print a table on stdout; the columns named in ``numeric`` are set to the right.
+    """Print a table on stdout; the columns named in ``numeric`` are aligned to the right.
 
     Text folds inside its column; with ``shorten_last`` the last one is cut to one line instead.
     """
@@ -64,7 +64,7 @@ def print_table(
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Print names and what there is to say of each; long text folds beside its name."""
+    """Print pairs of a name and a text; long text folds beside its name."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -74,27 +74,31 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
 
 
 class StageDisplay:
-    """Shows on stderr which stage runs; silent where stderr is no terminal."""
+    """Shows on stderr which stage runs; silent if stderr is not a terminal."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self._task = progress.add_task("start", total=None) if progress else None
 
-    def show(self, text: str) -> None:
-        """Name what runs now."""
+    def stage(self, text: str) -> None:
+        """Show the name of the stage that runs."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=text, total=None, completed=0)
 
-    def show_bytes(self, done: int, total: int) -> None:
+    def note(self, text: str) -> None:
+        """Print what the user should know."""
+        print_note(text)
+
+    def download(self, done_bytes: int, total_bytes: int) -> None:
         """Show how much of a download has arrived."""
         if self._progress is not None and self._task is not None:
-            text = f"download {done / 1e6:.0f} of {total / 1e6:.0f} MB"
-            self._progress.update(self._task, description=text, completed=done, total=total)
+            text = f"download {done_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB"
+            self._progress.update(self._task, description=text, completed=done_bytes, total=total_bytes)
 
 
 @contextmanager
 def stage_display(*, quiet: bool = False) -> Iterator[StageDisplay]:
-    """Show progress while the block runs, when stderr is a terminal and not ``quiet``."""
+    """Show progress while the block runs, if stderr is a terminal and ``quiet`` is false."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield StageDisplay(None)

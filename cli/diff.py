@@ -1,4 +1,4 @@
-"""``dlzoo diff``: where two models part, which node it is, and whose fault."""
+"""``dlzoo diff``: where two models diverge: at which node, in which layer, and from which origin."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def diff(
     b: Annotated[
         str | None,
         typer.Argument(
-            help="Another one. Without it, A is compared with itself on two providers."
+            help="The model to compare with. Without it, A is compared with itself on two providers."
         ),
     ] = None,
     provider: Annotated[
         list[str] | None,
-        typer.Option(help="Judge the graph on cpu, cuda, …; repeatable. [cpu]"),
+        typer.Option(help="Run the graph on cpu, cuda, …; repeatable. [cpu]"),
     ] = None,
     golden: Annotated[
         Path | None, typer.Option(help="Inputs for bare .onnx files: a folder of input_N.pb.")
@@ -43,14 +43,14 @@ def diff(
     input: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=SHAPE of an input to draw, where a bare .onnx file leaves it open."
+            help="NAME=SHAPE of an input to draw, if a bare .onnx file leaves its shape open."
         ),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="Weights of a MODEL, as for dlzoo export.")
     ] = "auto",
     seed: Annotated[
-        int, typer.Option(help="Draws random weights, and inputs where there are none.")
+        int, typer.Option(help="Seed of random weights, and of inputs if none are recorded.")
     ] = 0,
     session_config: Annotated[
         list[str] | None,
@@ -58,21 +58,25 @@ def diff(
     ] = None,
     max_memory: Annotated[
         float | None,
-        typer.Option(help="GB of inner values that are held at a time. [1.07]"),
+        typer.Option(
+            help="GB of intermediate values that are held in memory at a time. [1.07]"
+        ),
     ] = None,
     page: Annotated[
         Path | None,
         typer.Option(
-            "--report", help="Write a MODEL against its bundle as an HTML page to this file."
+            "--report",
+            help="Write the comparison of a MODEL with its bundle to this file, as an HTML page.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Name the first value in which two models differ, its node and layer, and whose fault it is.
+    """Name the first value in which two models differ, its node and layer, and the origin.
 
-    A network in PyTorch is the reference where one is given, in float64; else A is. The exit
-    status is 0 where both are equal within the noise of float32, 1 where they differ. A MODEL
-    that is a Python file or module runs that code.
+    The origin is the exporter, the graph optimizer or a provider. The reference is the network in
+    PyTorch, in float64, if one is given; otherwise it is A. The exit status is 0 if both are equal
+    within the noise of float32, 1 if they differ. For a MODEL that is a Python file or module,
+    that code is run.
     """
     from dlzoo.cli.console import print_document, stage_display
     from dlzoo.export.diff.diff import diff as compare
@@ -91,7 +95,7 @@ def diff(
             seed=seed,
             session_config=_entries(session_config or ()),
             max_bytes=None if max_memory is None else int(max_memory * 1e9),
-            on_stage=display.show,
+            progress=display,
         )
     if page is not None and bundle is not None:
         _write_page(page, report, bundle)
@@ -118,7 +122,7 @@ def _bundle_for_page(page: Path, a: str, b: str | None) -> Bundle:
         )
     if not page.parent.is_dir():  # before it costs a minute
         raise StorageError(
-            f"--report {page} cannot be written: there is no folder {page.parent}. Name another file."
+            f"--report {page} cannot be written: there is no folder {page.parent}. Choose another file."
         )
     return Bundle.open(folders[0])
 
@@ -185,7 +189,7 @@ def _print(report: DiffReport) -> None:
     if len(report.culprits) > _MAX_CULPRITS:
         facts.append(("also", f"{len(report.culprits) - _MAX_CULPRITS} more nodes"))
     if report.attribution is not None:
-        facts.append(("fault", f"{report.attribution.fault}: {report.attribution.text}"))
+        facts.append(("origin", f"{report.attribution.origin}: {report.attribution.text}"))
     facts += [("note", note) for note in report.notes]
     print_facts(facts)
     if rows := report.around_the_first(_NUM_BEFORE, _NUM_AFTER):
@@ -208,7 +212,7 @@ def _print(report: DiffReport) -> None:
 
 
 def _largest(numbers: Iterable[float | None]) -> str:
-    """Two places after the point as far as they mean anything."""
+    """The largest number: two decimals, or an exponent where decimals mean nothing."""
     known = [number for number in numbers if number is not None]
     if not known:
         return "-"

@@ -41,7 +41,7 @@ def evaluate(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            help="Of a run: this bundle; RUN/bundle if absent, else one made for now."
+            help="For a run: this bundle; if absent RUN/bundle, else a temporary one."
         ),
     ] = None,
     provider: Annotated[str, typer.Option(help="Where ONNX Runtime runs.")] = "cpu",
@@ -50,19 +50,18 @@ def evaluate(
     ] = False,
     tables: Annotated[
         Path | None,
-        typer.Option(help="A folder for confusion.csv and classes.csv."),
+        typer.Option(help="Write confusion.csv and classes.csv to this folder."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Measure accuracy on images, in PyTorch and ONNX Runtime.
 
-    Images that the two put into different classes are listed; the exit status is 1 where one of
-    them is no float32 noise.
+    Images for which the two give different classes are listed. The exit status is 1 if one of
+    the differences is larger than float32 noise.
     """
     from dlzoo.cli.console import (
         print_document,
         print_lines,
-        print_note,
         print_table,
         stage_display,
     )
@@ -78,8 +77,7 @@ def evaluate(
             provider=provider,
             on_corrupt="skip" if skip_corrupt else "refuse",
             tables=tables,
-            on_stage=display.show,
-            on_note=print_note,
+            progress=display,
         )
     is_choice = any("top1_percent" in figures for figures in result.engines.values())
     if json:
@@ -99,7 +97,7 @@ def evaluate(
         print_table(header, rows, numeric=header[1:])
         if result.relative_difference is not None:
             count = len(result.disagreements)
-            classes = f"{count} images get another class in ONNX Runtime; outputs"
+            classes = f"{count} images get a different class in ONNX Runtime; outputs"
             print_lines(
                 [
                     "",
@@ -126,7 +124,7 @@ def evaluate(
     wrong = [found for found in result.disagreements if not found.is_noise]
     if wrong:
         found = (
-            f"{len(wrong)} images get another class in ONNX Runtime than in PyTorch"
+            f"{len(wrong)} images get a different class in ONNX Runtime than in PyTorch"
             if is_choice
             else "outputs in ONNX Runtime differ from PyTorch's"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -23,7 +23,7 @@ def export(
         typer.Option(
             "-o",
             "--output",
-            help="The bundle's folder; ./NAME if absent, RUN/bundle of a training run.",
+            help="The bundle's folder; if absent ./NAME, or RUN/bundle for a training run.",
         ),
     ] = None,
     weights: Annotated[
@@ -36,15 +36,17 @@ def export(
     input: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=SHAPE:DTYPE of a network that no card describes, such as "
+            help="An input of a network that is not in the zoo: NAME=SHAPE:DTYPE, such as "
             "x=1x3x224x224:float32; repeatable."
         ),
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option(help="Scores to give, where not the model's own number.")
+        int | None, typer.Option(help="Number of classes; the model's own if absent.")
     ] = None,
     opset: Annotated[int, typer.Option(help="The ONNX opset to deliver.")] = 20,
-    batch: Annotated[str, typer.Option(help="dynamic, or a fixed number.")] = "dynamic",
+    batch: Annotated[
+        str, typer.Option(help="The batch size: dynamic, or a fixed number.")
+    ] = "dynamic",
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -57,7 +59,8 @@ def export(
     include_preprocessing: Annotated[
         bool,
         typer.Option(
-            "--include-preprocessing", help="uint8 images in: resize, crop, normalize inside."
+            "--include-preprocessing",
+            help="Take uint8 images: resize, crop and normalize inside the graph.",
         ),
     ] = False,
     target: Annotated[
@@ -72,7 +75,7 @@ def export(
             help='OPERATOR=SPELLING in place of the fastest (see "dlzoo ops"); repeatable.'
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws random weights and test inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random weights and test inputs.")] = 0,
     provider: Annotated[
         list[str] | None, typer.Option(help="Prove it on cpu, cuda, …; repeatable. [cpu]")
     ] = None,
@@ -83,20 +86,15 @@ def export(
 ) -> None:
     """Export a model to ONNX, and prove it.
 
-    The bundle holds the model, the data that prove it, and a report. Where the proof fails,
-    nothing is written and the exit status is 1.
+    The bundle holds the model, the data that prove it, and a report. If the proof fails, nothing
+    is written and the exit status is 1.
     """
     from dlzoo.export.plan.image_size import parse_image_size
 
-    asked: dict[str, Any] = {
-        "opset": opset,
-        "batch": _parse_batch(batch),
-        "image_size": parse_image_size(image_size),
-        "head": head,
-        "include_preprocessing": include_preprocessing,
-        "target": target,
-    }
-    from dlzoo.cli.console import print_document, print_note, stage_display
+    # Before torch is imported, which takes seconds.
+    sizes, batch_size = parse_image_size(image_size), _parse_batch(batch)
+
+    from dlzoo.cli.console import print_document, stage_display
     from dlzoo.cli.report_text import print_export
     from dlzoo.export.lowering.operators import OPERATORS
     from dlzoo.export.lowering.registry import parse_overrides
@@ -105,32 +103,34 @@ def export(
     from dlzoo.runtime.proof.report import ProofError
     from dlzoo.zoo.sources.input_spec import parse_input_spec
 
-    asked["lowerings"] = parse_overrides(lowering or (), OPERATORS)
+    options = ExportOptions(
+        opset=opset,
+        batch=batch_size,
+        image_size=sizes,
+        head=cast("Literal['logits', 'softmax', 'sigmoid']", head),  # checked in the plan
+        include_preprocessing=include_preprocessing,
+        target=target,
+        lowerings=parse_overrides(lowering or (), OPERATORS),
+    )
     specs = [parse_input_spec(text) for text in input or ()]
-    notes: list[str] = []
     try:
         with stage_display(quiet=json) as display:
             bundle, report = export_and_report(
                 model,
                 output,
-                options=ExportOptions(**asked),
+                options=options,
                 weights=weights,
                 inputs=specs,
                 num_classes=num_classes,
                 seed=seed,
                 providers=tuple(provider or ("cpu",)),
                 force=force,
-                on_stage=display.show,
-                on_note=notes.append,
-                on_bytes=display.show_bytes,
+                progress=display,
             )
     except ProofError as error:
         if json:
             print_document(error.report.to_json())
         raise
-    finally:
-        for note in notes:
-            print_note(note)
     if json:
         print_document(report.to_json())
     else:

@@ -14,7 +14,7 @@ def verify(
     bundle: Annotated[
         Path | None,
         typer.Argument(
-            help="A bundle, or an .onnx file with --golden; --server needs none with --golden and "
+            help="A bundle, or an .onnx file with --golden; not needed with --server, --golden and "
             "a tolerance."
         ),
     ] = None,
@@ -35,7 +35,7 @@ def verify(
     rtol: Annotated[
         float | None,
         typer.Option(
-            help="With --golden: a bound atol + rtol * max|recorded|, not an estimate."
+            help="With --golden: allow atol + rtol * max|recorded| in place of an estimated error."
         ),
     ] = None,
     atol: Annotated[float | None, typer.Option(help="With --golden, see --rtol.")] = None,
@@ -46,16 +46,16 @@ def verify(
     weights: Annotated[
         str, typer.Option(help="With --against: the weights, as for dlzoo export.")
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="With --against: draws weights and inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="With --against: seed of weights and inputs.")] = 0,
     allow_fallback: Annotated[
         bool,
-        typer.Option("--allow-fallback", help="Let nodes run on another provider than asked."),
+        typer.Option("--allow-fallback", help="Allow nodes to run on another provider."),
     ] = False,
     native_library: Annotated[
         str,
         typer.Option(
             metavar="FILE|off",
-            help="Kernels for operators of domain dlzoo; it runs code from that file. "
+            help="A library of kernels for operators of domain dlzoo; its code is run. "
             "[$DLZOO_NATIVE_LIBRARY, or the one built here]",
             show_default=False,
         ),
@@ -64,8 +64,8 @@ def verify(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Prove a running server instead: http[s]://HOST:PORT or grpc[s]://HOST:PORT, any "
-            "that speaks the Open Inference Protocol.",
+            help="Prove a running server instead, one that speaks the Open Inference Protocol: "
+            "http[s]://HOST:PORT or grpc[s]://HOST:PORT.",
         ),
     ] = None,
     model: Annotated[
@@ -76,18 +76,18 @@ def verify(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="With --server: a folder of images, compared by their top class.",
+            help="With --server: a folder of images; their top classes are compared.",
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.001, help="With --server: seconds for one answer.")
+        float, typer.Option(min=0.001, help="With --server: seconds to wait for one answer.")
     ] = 30.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Replay a bundle's proof, without PyTorch, here or on a running server.
 
-    Hashes are checked, and the golden data run through the model; the exit status is 1 where
-    the verdict is not pass.
+    Hashes are checked and the golden data run through the model. The exit status is 1 if the
+    verdict is not pass.
     """
     from dlzoo.api import verify as verify_bundle
     from dlzoo.cli.console import print_document, stage_display
@@ -106,7 +106,7 @@ def verify(
         for flag, value in unused.items():
             if value is not None:
                 raise ArgumentError(
-                    f"{flag} is for a session here, and --server asks a server. Leave one out."
+                    f"{flag} is for a session on this machine, --server for a server. Leave one out."
                 )
         verify_server(
             server,
@@ -135,7 +135,7 @@ def verify(
             seed=seed,
             allow_fallback=allow_fallback,
             native_library=native_library,
-            on_stage=display.show,
+            progress=display,
         )
     if json:
         print_document(report.to_json())

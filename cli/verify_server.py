@@ -1,4 +1,4 @@
-"""``dlzoo verify --server``: the same proof, on a server's answers."""
+"""``dlzoo verify --server``: the same proof, of a server's answers."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def verify_server(
     timeout_s: float,
     json: bool,
 ) -> None:
-    """Prove a server's model, and print what came of it.
+    """Prove a server's model, and print the result.
 
     Raises:
-        ArgumentError: an option is missing, or for another kind of model.
+        ArgumentError: an option is missing, or does not fit this kind of model.
         ProofError: the verdict is not pass.
-        ServerError: the server is away, has no such model, or speaks another protocol.
+        ServerError: the server cannot be reached, has no such model, or speaks another protocol.
     """
     from dlzoo.cli.console import print_document, stage_display
     from dlzoo.runtime.bundle.bundle import Bundle
-    from dlzoo.runtime.proof.limits import RHO2_LIMIT, RHOMAX_LIMIT
+    from dlzoo.runtime.proof.limits import DEFAULT_LIMITS
     from dlzoo.runtime.proof.report import ProofError
     from dlzoo.runtime.remote.connect import connect
     from dlzoo.runtime.remote.expectation import expectation_of, recorded_expectation
@@ -53,14 +53,15 @@ def verify_server(
         name = model or opened.manifest.served_name
     else:
         if data is not None:
-            raise ArgumentError("--data needs a bundle, which says how images become tensors.")
+            raise ArgumentError(
+                "--data needs a bundle, which says how images become tensors. Leave --golden out."
+            )
         expected = recorded_expectation(
             bundle,
             golden,
             tolerance,
             model=model,
-            rho2_limit=RHO2_LIMIT,
-            rhomax_limit=RHOMAX_LIMIT,
+            limits=DEFAULT_LIMITS,
         )
         name = model or expected.name
     remote = connect(url, name, timeout_s=timeout_s)
@@ -69,7 +70,7 @@ def verify_server(
         with stage_display(quiet=json) as display:
             facts = remote.facts()
             if opened is not None and data is not None:
-                images = compare_images(remote, facts, opened, data, on_stage=display.show)
+                images = compare_images(remote, facts, opened, data, progress=display)
             if opened is not None and facts.takes_image_files:
                 if data is None:
                     raise ArgumentError(
@@ -78,7 +79,7 @@ def verify_server(
                     )
                 report = report_images(remote, facts, expected, images)
             else:
-                report = verify_remote(remote, expected, on_stage=display.show)
+                report = verify_remote(remote, expected, progress=display)
     finally:
         remote.close()
     report = replace(report, images=images)

@@ -1,12 +1,8 @@
-"""Where two models part: a network and its graph, two graphs, or one graph on two providers.
-
-``export`` knows PyTorch's values, ``runtime`` the graph's, and neither imports the other
-(docs/DESIGN.md, section 2), so what compares them lies above both.
-"""
+"""Find where two models diverge: a network and its graph, two graphs, or one graph on two providers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +12,26 @@ import numpy.typing as npt
 from torch import nn
 
 from dlzoo.errors import ArgumentError
-from dlzoo.export.diff.network_base import NetworkBase
+from dlzoo.export.diff.network_reference import NetworkReference
 from dlzoo.export.plan.bundled_network import load_bundled_network
 from dlzoo.export.reference.golden_inputs import golden_inputs
 from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.diff.culprit import Culprit
-from dlzoo.runtime.diff.diff_base import Base, ModelBase
 from dlzoo.runtime.diff.diff_report import DiffReport
 from dlzoo.runtime.diff.model_diff import compare_models
-from dlzoo.runtime.proof.limits import RHO2_LIMIT, RHOMAX_LIMIT, Limits
+from dlzoo.runtime.diff.reference import GraphReference
+from dlzoo.runtime.proof.limits import DEFAULT_LIMITS, Limits
+from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.proof.recorded import recorded_inputs
 from dlzoo.runtime.proof.report import Report
-from dlzoo.runtime.session.tapped_session import Setting, TappedModel
+from dlzoo.runtime.session.run_settings import RunSettings
+from dlzoo.runtime.session.tapped_session import TappedModel
 from dlzoo.zoo.sources.input_spec import InputSpec
 from dlzoo.zoo.sources.load import load_source
 from dlzoo.zoo.sources.source import SourceOptions
 
 Inputs = dict[str, npt.NDArray[Any]]
-
-OnText = Callable[[str], None]
 
 _ALL_LEVELS = ("disabled", "basic", "extended", "all")
 
@@ -52,7 +48,7 @@ def diff(
     seed: int = 0,
     session_config: Mapping[str, str] | None = None,
     max_bytes: int | None = None,
-    on_stage: OnText | None = None,
+    progress: Progress = SILENT,
 ) -> DiffReport:
     """Compare two models value by value, and say which node makes the first wrong one.
 
@@ -75,7 +71,7 @@ def diff(
         seed: draws random weights, and inputs where there are none.
         session_config: ONNX Runtime's session configuration entries.
         max_bytes: how much of all values is held at a time.
-        on_stage: is told what is being done.
+        progress: called with the name of each stage.
 
     Raises:
         ArgumentError: these cannot be compared.
@@ -87,38 +83,37 @@ def diff(
     check_sides(a, graphs, networks, b, providers)
     candidate = graphs[-1]
     model = TappedModel(candidate.path)
-    limits = Limits(rho2=RHO2_LIMIT, rhomax=RHOMAX_LIMIT)
+    limits = Limits()
     bundle = next((graph.bundle for graph in reversed(graphs) if graph.bundle), None)
     if bundle is not None:
-        limits = Limits(rho2=bundle.manifest.rho2_limit, rhomax=bundle.manifest.rhomax_limit)
+        limits = Limits.from_manifest(bundle.manifest)
     input_sets = input_sets_of(model, bundle, golden, inputs, seed)
-    base: Base
+    reference: NetworkReference | GraphReference
     judged = tuple(dict.fromkeys(providers))
     if networks:
         module, title = module_of(networks[0], candidate, input_sets[0][1], weights, seed)
-        asked: dict[str, Any] = {}
+        reference = NetworkReference(module, model.header, input_sets[0][1], title)
         if bundle is not None:
-            asked = {
-                "target": bundle.manifest.target,
-                "lowerings": bundle.manifest.asked_lowerings,
-            }
-        base = NetworkBase(module, model.header, input_sets[0][1], title, **asked)
+            reference.target = bundle.manifest.target
+            reference.lowerings = bundle.manifest.asked_lowerings
     elif b is None:
-        setting = Setting(provider=judged[0], session_config=session_config or {})
-        base = ModelBase(model, f"{candidate.title} on {judged[0]}", setting)
+        settings = RunSettings(
+            provider=judged[0], optimization="disabled", session_config=session_config or {}
+        )
+        reference = GraphReference(model, f"{candidate.title} on {judged[0]}", settings)
     else:
-        base = ModelBase(TappedModel(graphs[0].path), graphs[0].title)
+        reference = GraphReference(TappedModel(graphs[0].path), graphs[0].title)
     return compare_models(
         model,
         candidate.title,
-        base,
+        reference,
         input_sets,
         limits=limits,
         providers=judged,
         optimizations=optimizations,
         session_config=session_config,
         max_bytes=max_bytes,
-        on_stage=on_stage,
+        progress=progress,
     )
 
 
@@ -127,13 +122,12 @@ def first_wrong_layer(
     model_path: str | Path,
     inputs: Inputs,
     *,
-    rho2_limit: float = RHO2_LIMIT,
-    rhomax_limit: float = RHOMAX_LIMIT,
+    limits: Limits = DEFAULT_LIMITS,
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = _ALL_LEVELS,
     target: str = "ort-cpu",
     lowerings: Mapping[str, str] | None = None,
-    on_stage: OnText | None = None,
+    progress: Progress = SILENT,
 ) -> Culprit | None:
     """The first layer of a network that its exported graph gets wrong; None where none is.
 
@@ -143,32 +137,31 @@ def first_wrong_layer(
         module: what was exported, with preprocessing and head.
         model_path: the ``.onnx`` file that came out.
         inputs: by name, of finite numbers, on which the two are compared.
-        rho2_limit: the largest rho2 that passes.
-        rhomax_limit: the largest rhomax that passes.
+        limits: the largest rho2 and rhomax that pass.
         providers: where the graph is judged.
         optimizations: at which levels.
         target: as the graph was exported.
         lowerings: as the graph was exported.
-        on_stage: is told what is being done.
+        progress: called with the name of each stage.
 
     Raises:
         ExportError: the network cannot be traced.
-        BundleError: the file is no sound model.
+        BundleError: the file is not a sound model.
     """
     model = TappedModel(Path(model_path))
     name = type(module).__name__
-    base = NetworkBase(module, model.header, inputs, name, target, lowerings)
+    reference = NetworkReference(module, model.header, inputs, name, target, lowerings)
     report = compare_models(
         model,
         Path(model_path).name,
-        base,
+        reference,
         [("given", inputs)],
-        limits=Limits(rho2=rho2_limit, rhomax=rhomax_limit),
+        limits=limits,
         providers=providers,
         optimizations=optimizations,
         session_config=None,
         max_bytes=None,
-        on_stage=on_stage,
+        progress=progress,
     )
     return report.culprits[0] if report.culprits else None
 
@@ -199,8 +192,7 @@ def explain_failure(
         module,
         bundle.model_path,
         by_name[finite[0].golden],
-        rho2_limit=manifest.rho2_limit,
-        rhomax_limit=manifest.rhomax_limit,
+        limits=Limits.from_manifest(manifest),
         providers=[finite[0].provider],
         target=manifest.target,
         lowerings=manifest.asked_lowerings,
@@ -214,7 +206,7 @@ def explain_failure(
 _MAX_INPUT_SETS = 3
 
 
-#: What an open axis of a bare .onnx file gets where nobody gave inputs.
+#: The size of an open axis of a bare .onnx file where no inputs are given.
 _DRAWN_BATCH = 2
 
 
@@ -258,7 +250,7 @@ def check_sides(
     if b is None and len(set(providers)) < 2:
         raise ArgumentError(
             f"diff got {a!s} alone on one provider, expected a second model or a second provider. "
-            "Give for example --provider cpu --provider cuda."
+            'Give for example `providers=("cpu", "cuda")`.'
         )
 
 
@@ -292,8 +284,9 @@ def input_sets_of(
         example = "x".join("64" if isinstance(dim, str) else str(dim) for dim in spec.dims[1:])
         raise ArgumentError(
             f"{model.path.name} leaves the sizes {', '.join(sorted(symbols - firsts))} open, so "
-            f"inputs cannot be drawn. Give for example --input {spec.name}=2x{example}, or --golden "
-            "DIR with input_0.pb."
+            f"inputs cannot be drawn. Give their shapes as `inputs`, for example "
+            f"{spec.name}=2x{example}, or "
+            "`golden`: a folder with input_0.pb."
         )
     sizes = dict.fromkeys(symbols, (_DRAWN_BATCH,))
     ranges = {spec.name: (spec.low, spec.high) for spec in asked}

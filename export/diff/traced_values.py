@@ -1,4 +1,4 @@
-"""PyTorch's own value of every traced operator: float64 and the noise floor of float32 around it.
+"""Compute the value of every traced operator in PyTorch: float64 and the noise floor of float32 around it.
 
 The program that was traced for the exporter is run operator by operator, so that each value that
 the exporter named after an operator has a reference.
@@ -31,7 +31,7 @@ _FEW_ELEMENTS = 100
 _MOVE = 2
 
 
-class TracedReference:
+class TracedValues:
     """PyTorch's values of one network on one set of inputs, by traced name.
 
     Attributes:
@@ -112,7 +112,7 @@ def _value_source(
     known: Mapping[Node, Array],
     way: _Way,
 ) -> Any:
-    """What a node that is not computed holds; None where it is computed."""
+    """The value of a node that is not computed; None where it is computed."""
     if node in known:
         return way.prepared(torch.from_numpy(np.ascontiguousarray(known[node])))
     if node in network.stored:

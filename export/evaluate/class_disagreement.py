@@ -1,4 +1,4 @@
-"""Images that PyTorch and ONNX Runtime put into different classes: noise, or a fault.
+"""Images that PyTorch and ONNX Runtime put into different classes: noise, or an error.
 
 n images that disagree          N all images          K classes
 """
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from dlzoo.export.reference.reference import compute_golden_set
 from dlzoo.runtime.bundle.manifest import Manifest
+from dlzoo.runtime.proof.limits import Limits
 
-#: More images than this in other classes are a fault, and the first show it.
+#: More images than this in other classes are an error, and the first of them show it.
 MAX_JUDGED = 256
 
 
@@ -65,7 +66,7 @@ def find_disagreements(
     reference_nK = torch.from_numpy(golden.reference["logits"])
     error_n = (second_NK[indices] - reference_nK).abs().amax(1)
     floor = golden.noise["logits"]
-    is_exact = float(error_n.max()) <= manifest.rhomax_limit * floor.max
+    is_exact = float(error_n.max()) <= Limits.from_manifest(manifest).rhomax * floor.max
     found = []
     for place, index in enumerate(indices):
         mine, other = int(first_N[index]), int(second_N[index])
@@ -91,7 +92,7 @@ def find_wrong_output(
     targets: Sequence[str],
     outputs: Mapping[str, Tensor],
 ) -> tuple[Disagreement, ...]:
-    """The image whose outputs differ most, where they are no choice of one class; () if by noise.
+    """The image whose outputs differ most, where they do not choose one class; () if by noise.
 
     For several labels an image, and embeddings. Arguments as of :func:`find_disagreements`. It is
     judged among others: the noise floor of one image alone may be anything.
@@ -105,7 +106,7 @@ def find_wrong_output(
     )
     reference = torch.from_numpy(golden.reference["output"])[0]
     error = float((outputs["onnxruntime"][index] - reference).abs().max())
-    if error <= manifest.rhomax_limit * golden.noise["output"].max:
+    if error <= Limits.from_manifest(manifest).rhomax * golden.noise["output"].max:
         return ()
     return (
         Disagreement(

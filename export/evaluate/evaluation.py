@@ -1,4 +1,4 @@
-"""How good a network is on images, in PyTorch and in ONNX Runtime, sample by sample."""
+"""Evaluate a network on images, in PyTorch and in ONNX Runtime, sample by sample."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from dlzoo.export.prove.proof import export_and_report
 from dlzoo.image_file import Geometry
 from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.images.preprocess import ImageSpec
+from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.session.session import Session, open_session
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.dataset_source import load_dataset
+from dlzoo.zoo.data.file_dataset import OnCorrupt
 from dlzoo.zoo.sources.load import load_source
 from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
 from dlzoo.zoo.train.losses.loss import Loss, learns_embeddings
@@ -32,7 +34,23 @@ from dlzoo.zoo.train.run.run_folder import RunFolder, is_run
 from dlzoo.zoo.train.run.run_papers import write_class_tables
 from dlzoo.zoo.train.scores.prediction import CLASS_FIGURES, score
 
-OnText = Callable[[str], None]
+
+@dataclass(frozen=True, kw_only=True)
+class ImageChoice:
+    """Which images to evaluate on.
+
+    Attributes:
+        data: a data set, see :func:`dlzoo.zoo.data.dataset_source.load_dataset`; None for the one
+            that the model was trained on.
+        root: the folder that holds a named data set.
+        split: ``test``, ``train`` or ``val``.
+        on_corrupt: ``refuse`` or ``skip`` images that cannot be read.
+    """
+
+    data: str | None
+    root: str | Path | None
+    split: str
+    on_corrupt: OnCorrupt
 
 
 @dataclass(frozen=True)
@@ -64,10 +82,9 @@ def evaluate(
     split: str = "test",
     bundle: str | Path | None = None,
     provider: str = "cpu",
-    on_corrupt: str = "refuse",
+    on_corrupt: OnCorrupt = "refuse",
     tables: Path | None = None,
-    on_stage: OnText | None = None,
-    on_note: OnText | None = None,
+    progress: Progress = SILENT,
 ) -> Evaluation:
     """Evaluate a training run in PyTorch and ONNX Runtime, or a bundle in ONNX Runtime alone.
 
@@ -81,65 +98,64 @@ def evaluate(
         provider: where ONNX Runtime runs.
         on_corrupt: ``refuse`` or ``skip`` images that cannot be read.
         tables: a folder for ``confusion.csv`` and ``classes.csv``.
-        on_stage: is told what runs now.
-        on_note: is told what the user should know.
+        progress: called with each stage, each note, and how much of a download has arrived.
 
     Raises:
         DataError: the data are missing, damaged, or of other classes.
         BundleError: the bundle is damaged, or takes no prepared images.
     """
-    stage, note = on_stage or _say_nothing, on_note or _say_nothing
     path = Path(model)
-    options: dict[str, Any] = {"split": split, "on_corrupt": on_corrupt, "root": data_root}
+    choice = ImageChoice(data=data, root=data_root, split=split, on_corrupt=on_corrupt)
     if not is_run(path):
         if bundle is not None:
             raise ArgumentError(
-                f"--bundle goes with the folder of a training run, and {path} is none. Leave it out."
+                f"`bundle` goes with the folder of a training run, and {path} is not one. Leave it out."
             )
-        return _evaluate_bundle(path, data, options, provider, tables, stage)
-    return _evaluate_run(path, data, options, bundle, provider, tables, stage, note)
+        return _evaluate_bundle(path, choice, provider, tables, progress)
+    return _evaluate_run(path, choice, bundle, provider, tables, progress)
 
 
 def _evaluate_run(
     run: Path,
-    data: str | None,
-    options: dict[str, Any],
+    choice: ImageChoice,
     bundle: str | Path | None,
     provider: str,
     tables: Path | None,
-    stage: OnText,
-    note: OnText,
+    progress: Progress,
 ) -> Evaluation:
     recipe = RunFolder.open(run).recipe
-    if data is None:
-        data, options["root"] = recipe.data.name, options["root"] or recipe.data.root
-        if recipe.data.on_corrupt == "skip":
-            options["on_corrupt"] = "skip"
+    if choice.data is None:
+        skips = recipe.data.on_corrupt == "skip"
+        choice = replace(
+            choice,
+            data=recipe.data.name,
+            root=choice.root or recipe.data.root,
+            on_corrupt="skip" if skips else choice.on_corrupt,
+        )
     source = load_source(str(run))
-    with _opened_bundle(run, bundle, source.weights["sha256"], stage, note) as opened:
+    with _opened_bundle(run, bundle, source.weights["sha256"], progress) as opened:
         spec = image_spec_of(opened)
-        stage("read the images")
-        dataset = load_images(data, spec, opened, options)
-        session = _open(opened, provider)
-        stage("evaluate in PyTorch and ONNX Runtime")
+        progress.stage("read the images")
+        dataset = load_images(choice, spec, opened, progress)
+        session = open_session(opened, provider)
+        progress.stage("evaluate in PyTorch and ONNX Runtime")
         first, second = [], []
         for images in input_batches(dataset, spec):
             first.append(_run_network(source.network, images))
             second.append(_run_session(session, opened, images))
         outputs = {"pytorch": _joined(first), "onnxruntime": _joined(second)}
-        result = _judged(opened, dataset, options["split"], outputs, tables)
-        judged = (
-            source.network,
-            opened.manifest,
-            lambda indices: inputs_of(dataset, spec, indices),
-            labels_of(dataset),
-            outputs,
-        )
-        found = (
-            find_wrong_output(*judged)
-            if dataset.is_multi_label or learns_embeddings(recipe.loss)
-            else find_disagreements(*judged, dataset.class_names)
-        )
+        result = _judged(opened, dataset, choice.split, outputs, tables)
+        targets = labels_of(dataset)
+
+        def read(indices: Sequence[int]) -> Tensor:
+            return inputs_of(dataset, spec, indices)
+
+        if dataset.is_multi_label or learns_embeddings(recipe.loss):
+            found = find_wrong_output(source.network, opened.manifest, read, targets, outputs)
+        else:
+            found = find_disagreements(
+                source.network, opened.manifest, read, targets, outputs, dataset.class_names
+            )
     difference = outputs["pytorch"] - outputs["onnxruntime"]
     largest = float(outputs["pytorch"].abs().max())
     share = float(difference.abs().max()) / largest if largest else 0.0
@@ -148,31 +164,29 @@ def _evaluate_run(
 
 def _evaluate_bundle(
     path: Path,
-    data: str | None,
-    options: dict[str, Any],
+    choice: ImageChoice,
     provider: str,
     tables: Path | None,
-    stage: OnText,
+    progress: Progress,
 ) -> Evaluation:
     opened = Bundle.open(path)
-    if data is None:
-        data = Path(_trained_on(opened) or "").name
-        if not data:
+    if choice.data is None:
+        name = Path(_trained_on(opened) or "").name
+        if not name:
             raise ArgumentError(
-                f"{path} does not say which data it was trained on. Write for example --data "
-                "fashion-mnist."
+                f"{path} does not say which data it was trained on. Write for example "
+                '`data="fashion-mnist"`.'
             )
+        choice = replace(choice, data=name)
     spec = image_spec_of(opened)
-    stage("read the images")
-    dataset = load_images(data, spec, opened, options)
-    session = _open(opened, provider)
-    stage("evaluate in ONNX Runtime")
+    progress.stage("read the images")
+    dataset = load_images(choice, spec, opened, progress)
+    session = open_session(opened, provider)
+    progress.stage("evaluate in ONNX Runtime")
     outputs = [
         _run_session(session, opened, images) for images in input_batches(dataset, spec)
     ]
-    return _judged(
-        opened, dataset, options["split"], {"onnxruntime": _joined(outputs)}, tables
-    )
+    return _judged(opened, dataset, choice.split, {"onnxruntime": _joined(outputs)}, tables)
 
 
 # -- bundle and data ----------------------------------------------------------------------------
@@ -180,7 +194,7 @@ def _evaluate_bundle(
 
 @contextmanager
 def _opened_bundle(
-    run: Path, bundle: str | Path | None, sha256: str, stage: OnText, note: OnText
+    run: Path, bundle: str | Path | None, sha256: str, progress: Progress
 ) -> Iterator[Bundle]:
     """The bundle of a run: the one named, the one in its folder, or one made for now."""
     place = Path(bundle) if bundle is not None else run / "bundle"
@@ -193,8 +207,10 @@ def _opened_bundle(
             )
         yield opened
         return
-    stage("export")
-    note(f"{run} has no bundle: one is exported for this. Keep one with: dlzoo export {run}")
+    progress.stage("export")
+    progress.note(
+        f"{run} has no bundle: one is exported for this. Keep one with: dlzoo export {run}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         opened, _ = export_and_report(str(run), Path(folder) / "bundle")
         yield opened
@@ -207,10 +223,6 @@ def _trained_on(bundle: Bundle) -> str | None:
 
 
 # -- engines ---------------------------------------------------------------------------------
-
-
-def _open(bundle: Bundle, provider: str) -> Session:
-    return open_session(bundle, provider)
 
 
 def _run_network(network: nn.Module, images: Tensor) -> Tensor:
@@ -251,7 +263,7 @@ def _judged(
     if tables is not None:
         if not any(key in engines["onnxruntime"] for key in CLASS_FIGURES):
             raise ArgumentError(
-                f"--tables got {tables}, and {bundle.path} gives no scores of classes to count: it "
+                f"`tables` got {tables}, and {bundle.path} gives no scores of classes to count: it "
                 f"was trained with the {getattr(loss, 'name', 'unknown')} loss. Leave it out."
             )
         tables.mkdir(parents=True, exist_ok=True)
@@ -261,7 +273,7 @@ def _judged(
 
 
 def _loss_of(bundle: Bundle, dataset: Dataset) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss that it was trained with; cross-entropy where nobody says."""
+    """The loss that it was trained with; cross-entropy where that is unknown."""
     from pydantic import TypeAdapter, ValidationError
 
     training = bundle.manifest.card.get("training") or {}
@@ -272,10 +284,6 @@ def _loss_of(bundle: Bundle, dataset: Dataset) -> Callable[[Tensor, Tensor], Ten
             loss = TypeAdapter(Loss).validate_python(settings)
             return loss
     return BinaryCrossEntropy() if dataset.is_multi_label else CrossEntropy()
-
-
-def _say_nothing(_text: str) -> None:
-    return None
 
 
 BATCH_SIZE = 256
@@ -291,19 +299,28 @@ def image_spec_of(bundle: Bundle) -> ImageSpec:
     if manifest.preprocessing_included:
         raise BundleError(
             f"{bundle.path} has its preprocessing inside and takes whole pictures one by one, "
-            "which evaluate does not give. Export it without --include-preprocessing."
+            "which evaluate does not give. Export it with `include_preprocessing=False`."
         )
     return ImageSpec.from_mapping(manifest.preprocessing)
 
 
 def load_images(
-    data: str, spec: ImageSpec, bundle: Bundle, options: dict[str, Any]
+    choice: ImageChoice, spec: ImageSpec, bundle: Bundle, progress: Progress
 ) -> Dataset:
-    dataset = load_dataset(data, geometry=Geometry.of(spec), **options)
+    """The images that were chosen, made sure to be of the bundle's classes."""
+    assert choice.data is not None, choice
+    dataset = load_dataset(
+        choice.data,
+        geometry=Geometry.of(spec),
+        split=choice.split,
+        on_corrupt=choice.on_corrupt,
+        root=choice.root,
+        progress=progress.download,
+    )
     labels = bundle.manifest.labels
     if labels is not None and tuple(labels) != dataset.class_names:
         raise DataError(
-            f"{data} has the {len(dataset.class_names)} classes "
+            f"{choice.data} has the {len(dataset.class_names)} classes "
             f"{', '.join(dataset.class_names[:3])}, …, and {bundle.path} the {len(labels)} "
             f"{', '.join(labels[:3])}, …. Give the data that it was trained for."
         )

@@ -17,7 +17,7 @@ from dlzoo.zoo.sources.source import SourceOptions
 def load_bundled_network(
     manifest: Manifest, model: str | nn.Module, *, weights: str, seed: int
 ) -> nn.Module:
-    """What a MODEL names, or a module, with the head and preprocessing of a bundle around it.
+    """Load what a MODEL names, or take a module, with the head and preprocessing of a bundle around it.
 
     Args:
         manifest: of the bundle; its inputs and number of classes are used where the model says
@@ -27,7 +27,7 @@ def load_bundled_network(
         seed: draws random weights.
 
     Raises:
-        ArgumentError: it cannot be had.
+        ArgumentError: the network cannot be loaded.
     """
     if isinstance(model, nn.Module):
         return wrap_as_bundled(manifest, model)
@@ -53,9 +53,9 @@ def wrap_as_bundled(manifest: Manifest, network: nn.Module) -> nn.Module:
     """Put the head and preprocessing that a manifest names around a network."""
     included = None
     if manifest.preprocessing_included and manifest.preprocessing is not None:
-        facts: dict[str, Any] = {
+        fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in manifest.preprocessing.items()
         }
-        included = Preprocessing(**facts)
+        included = Preprocessing(**fields)
     return wrap_network(network, head=manifest.head, preprocessing=included)

@@ -1,4 +1,4 @@
-"""What ``--image-size`` says: a size, or which sizes stay open."""
+"""The image size of an export: one size, or which sizes stay open."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def parse_image_size(text: str | None) -> ImageSize:
     if size_range and 0 < int(size_range[1]) < int(size_range[2]):
         return SizeRange(low=int(size_range[1]), high=int(size_range[2]))
     raise ArgumentError(
-        f"--image-size got {text!r}, expected height,width in pixels, LOW..HIGH, or 'dynamic'. "
-        "Write for example --image-size 256,320 or --image-size 224..512."
+        f"`image_size` got {text!r}, expected height,width in pixels, LOW..HIGH, or 'dynamic'. "
+        'Write for example `image_size="256,320"` or `image_size="224..512"`.'
     )

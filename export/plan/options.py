@@ -1,4 +1,4 @@
-"""Which options go together, and with which network."""
+"""The options of an export, and which of them go together and with which network."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ def check_options(source: ModelSource, options: ExportOptions) -> None:
     size, smallest = options.parsed_image_size, source.min_image_size or (1, 1)
     if options.head != "logits" and not source.gives_scores:
         raise ArgumentError(
-            f"--head got {options.head!r}, but {source.name} does not give one "
+            f"`head` got {options.head!r}, but {source.name} does not give one "
             f"tensor [N, K] of scores: its outputs are {', '.join(source.output_names)}. "
-            "Leave --head out."
+            "Leave `head` out."
         )
     if size is not None and source.image_input is None:
         raise ArgumentError(
-            f"--image-size got {_text(size)}, but {source.name} has no input that alone is "
-            "a float32 image [N, C, H, W]. Say its sizes in --input."
+            f"`image_size` got {_text(size)}, but {source.name} has no input that alone is "
+            "a float32 image [N, C, H, W]. Say its sizes in `inputs`."
         )
     if options.batch not in (None, source.fixed_batch or options.batch):
         raise ArgumentError(
-            f"--batch got {options.batch}, but {source.name} was traced for a "
+            f"`batch` got {options.batch}, but {source.name} was traced for a "
             f"batch of {source.fixed_batch} alone. Trace it with a dynamic batch."
         )
     if options.include_preprocessing:
         if source.preprocessing is None:
             raise ArgumentError(
                 f"{source.name} has no preprocessing to include: only models of the zoo "
-                "have. Leave --include-preprocessing out."
+                "have. Leave `include_preprocessing` out."
             )
         if size is not None:
             raise ArgumentError(
-                f"--image-size got {_text(size)} beside --include-preprocessing, which takes "
+                f"`image_size` got {_text(size)} beside `include_preprocessing`, which takes "
                 "images of every size already. Leave one of the two out."
             )
     lowest = size if isinstance(size, tuple) else None
@@ -53,7 +53,7 @@ def check_options(source: ModelSource, options: ExportOptions) -> None:
         lowest = (size.low, size.low)
     if lowest is not None and (lowest[0] < smallest[0] or lowest[1] < smallest[1]):
         raise ArgumentError(
-            f"--image-size got {_text(size)}, expected at least "
+            f"`image_size` got {_text(size)}, expected at least "
             f"{smallest[0]},{smallest[1]}: {source.name} halves the image too often "
             "for less. Choose a larger size."
         )
@@ -65,10 +65,10 @@ def _text(size: ImageSize) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What ``dlzoo export`` was asked for.
+    """The options of an export.
 
-    ``batch`` None is a dynamic one; ``image_size`` None is the card's, and a text is read as on
-    the command line.
+    ``batch`` None is a dynamic one; ``image_size`` None is the card's, and a text is read as
+    :func:`~dlzoo.export.plan.image_size.parse_image_size` says.
     ``target`` is where the model will run, ``lowerings`` the spelling of operators for which
     the fastest is not wanted (``dlzoo ops`` lists both).
     """
@@ -87,6 +87,6 @@ class ExportOptions:
 
     @property
     def parsed_image_size(self) -> ImageSize:
-        """``image_size``, which is no text any more."""
+        """``image_size``, parsed."""
         assert not isinstance(self.image_size, str), self.image_size
         return self.image_size

@@ -1,4 +1,4 @@
-"""What is exported around a network: preprocessing before it, a head behind it.
+"""Wrap a network for export: preprocessing before it, a head behind it.
 
 Shape legend: N batch, H and W height and width, C channels, K classes.
 """
@@ -63,7 +63,7 @@ def wrap_network(
     }
     if head not in heads:
         raise ArgumentError(
-            f"--head got {head!r}, expected one of {', '.join(heads)}. Leave it out for logits."
+            f"`head` got {head!r}, expected one of {', '.join(heads)}. Leave it out for logits."
         )
     if head == "logits" and preprocessing is None:
         return network

@@ -1,4 +1,4 @@
-"""What one export will do: the module to trace, its inputs, its axes, all from what was asked."""
+"""Plan an export: the module to trace, its inputs and its axes, from what was asked."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from dlzoo.export.reference.proved_sizes import sizes_to_prove, smallest_size
 from dlzoo.export.reference.reference import compute_golden_set
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.bundle.manifest_fields import AxisRange
+from dlzoo.runtime.proof.limits import Limits
 from dlzoo.zoo.sources.input_spec import InputSpec
 from dlzoo.zoo.sources.module_call import bind_inputs
 from dlzoo.zoo.summary import summarize_call
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-#: torch.export takes sizes 0 and 1 for special, so a dynamic batch is traced at this size.
+#: torch.export specializes sizes 0 and 1, so a dynamic batch is traced at this size.
 _TRACED_BATCH = 2
 #: A sample of VGG-16 (15 G multiply-adds) costs 1.5 s of proof on two cores: above this many
 #: multiply-adds, inputs of several kinds share a batch.
@@ -76,7 +77,7 @@ class ExportPlan:
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
-        """What the graph takes, each with the shape that it is traced with."""
+        """The graph's inputs, each with the shape that it is traced with."""
         num_samples = self.num_samples
         if self.options.include_preprocessing:
             height, width = self.image_size
@@ -95,6 +96,11 @@ class ExportPlan:
         return tuple(specs)
 
     @property
+    def limits(self) -> Limits:
+        """The largest errors with which the export passes, as the source states them."""
+        return Limits(rho2=self.source.rho2_limit, rhomax=self.source.rhomax_limit)
+
+    @property
     def num_samples(self) -> int:
         """The batch that the network is traced with."""
         return self.options.batch or self.source.fixed_batch or _TRACED_BATCH
@@ -111,7 +117,7 @@ class ExportPlan:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """What the network calls its outputs, or what the head makes of the only one."""
+        """The network's names of its outputs, or the head's name of the only one."""
         if self.options.head == "logits":
             return self.source.output_names
         return (OUTPUT_NAMES[self.options.head],)
@@ -163,7 +169,7 @@ class ExportPlan:
 
     @cached_property
     def num_multiply_adds(self) -> int:
-        """What one sample costs."""
+        """The cost of one sample."""
         specs, batch = self.source.inputs, self.source.fixed_batch or 1
         shapes = [(batch, *s.shape[1:]) if self._has_batch(s) else s.shape for s in specs]
         examples = {s.name: s.example(n) for s, n in zip(specs, shapes, strict=True)}
@@ -254,7 +260,7 @@ class ExportPlan:
     def faulty_outputs(
         self, graph: OnnxGraph, golden: GoldenSet, *, seed: int, max_tensors: int
     ) -> Iterator[tuple[str, dict[str, Array]]]:
-        """What comes out with a small fault in one weight tensor at a time."""
+        """The outputs with a small fault in one weight tensor at a time."""
         return iter_faulty_outputs(
             self.module,
             golden.inputs,
@@ -268,9 +274,9 @@ class ExportPlan:
 def dynamic_size_error(
     name: str, image_size: tuple[int, int], reason: str
 ) -> DynamicAxisError:
-    """Why a model cannot have a dynamic height and width, and which size it can have."""
+    """The error for a model that cannot have a dynamic height and width."""
     height, width = image_size
     return DynamicAxisError(
-        f"{name} cannot have a dynamic height and width: {reason}. Leave --image-size out, or "
-        f"fix it, for example --image-size {height},{width}."
+        f"{name} cannot have a dynamic height and width: {reason}. Leave `image_size` out, "
+        f"or fix it, for example `image_size=({height}, {width})`."
     )

@@ -1,7 +1,6 @@
-"""Every layer of a fresh export against PyTorch's own values, for report.html and parity.json.
+"""Compare every layer of a fresh export with PyTorch's values, for report.html and parity.json.
 
-The verdict does not rest on this: it shows where in the network the error arises. ``export``
-knows PyTorch's values and ``runtime`` the graph's, so what joins them lies above both.
+The verdict does not rest on this: it shows where in the network the error arises.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.diff.value_checks import compare_value
 from dlzoo.runtime.proof.layer_errors import LayerError, LayerErrors
 from dlzoo.runtime.proof.limits import Limits
-from dlzoo.runtime.session.tapped_session import Setting, TappedModel
+from dlzoo.runtime.session.run_settings import RunSettings
+from dlzoo.runtime.session.tapped_session import TappedModel
 
 #: Above this many multiply-adds, all layers in float64 and float32 a few ways would cost too large
 #: a share of the export: VGG-16 (15.5e9) would take half as long again.
@@ -52,13 +52,13 @@ def measure_layers(
         return LayerErrors(
             reason=f"the inputs cost {cost / 1e9:.1f} billion multiply-adds, and above "
             f"{MAX_MULTIPLY_ADDS / 1e9:.0f} billion an export does not look into every layer. "
-            "To see them, run dlzoo diff MODEL BUNDLE --report report.html"
+            "To see them, run: dlzoo diff MODEL BUNDLE --report report.html"
         )
     network = TracedNetwork(graph.program)
     model = TappedModel(model_path)
     pairs = pair_values(network, model.graph)
-    setting = Setting(provider=provider)
-    got = model.run(golden.inputs, list(pairs), setting)
+    settings = RunSettings(provider=provider, optimization="disabled")
+    got = model.run(golden.inputs, list(pairs), settings)
     partners: dict[str, list[str]] = {}
     for value, partner in pairs.items():
         partners.setdefault(partner, []).append(value)
@@ -81,7 +81,7 @@ def measure_layers(
     ordered = [name for node in model.graph.nodes for name in node.outputs if name in found]
     return LayerErrors(
         provider=provider,
-        optimization=setting.optimization,
+        optimization=settings.optimization,
         golden=golden.name,
         kind=golden.kind,
         batch=golden.batch,

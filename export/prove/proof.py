@@ -1,13 +1,9 @@
-"""The main job: a network becomes a bundle, and the bundle proves itself.
-
-``export`` may not import ``runtime`` (docs/DESIGN.md, section 2), so what needs both lives above
-them.
-"""
+"""The main job: export a network, prove the graph against it, and write the bundle."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +16,10 @@ from dlzoo.export.plan.plan import ExportPlan, dynamic_size_error
 from dlzoo.export.prove.unproved_bundle import UnprovedBundle, write_unproved
 from dlzoo.runtime.bundle.bundle import Bundle, write_parity
 from dlzoo.runtime.bundle.manifest import Manifest
-from dlzoo.runtime.bundle.staging import new_bundle
+from dlzoo.runtime.bundle.staging import BUNDLE, staged_folder
 from dlzoo.runtime.pages.model_card import model_card_from_manifest
 from dlzoo.runtime.pages.report_page import report_page
+from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.proof.report import ProofError, Report
 from dlzoo.runtime.proof.stage_clock import StageClock
 from dlzoo.runtime.proof.validate import verify_bundle
@@ -30,9 +27,6 @@ from dlzoo.zoo.module_state import in_eval_mode
 from dlzoo.zoo.sources.input_spec import InputSpec
 from dlzoo.zoo.sources.load import load_source
 from dlzoo.zoo.sources.source import SourceOptions
-
-OnText = Callable[[str], None]
-OnBytes = Callable[[int, int], None]
 
 
 def export_and_report(
@@ -49,14 +43,12 @@ def export_and_report(
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = ("disabled", "basic", "all"),
     force: bool = False,
-    on_stage: OnText | None = None,
-    on_note: OnText | None = None,
-    on_bytes: OnBytes | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[Bundle, Report]:
-    """Export a model, and say how its proof went.
+    """Export a model as :func:`dlzoo.export_model` does, and return the report of its proof, too.
 
     Args:
-        model: a module, or what names one, as :func:`dlzoo.zoo.sources.source.load_source` says.
+        model: a module, or what names one, as :func:`dlzoo.zoo.sources.load.load_source` says.
         output: the bundle's folder; ``./NAME`` if absent.
         options: opset, axes, head, preprocessing.
         weights: as for :func:`dlzoo.build_model`; a module brings its own, if no file is given.
@@ -68,9 +60,7 @@ def export_and_report(
         providers: where the proof runs.
         optimizations: ONNX Runtime's graph optimization levels of the proof.
         force: replace a bundle that is already there.
-        on_stage: is told what runs now.
-        on_note: is told what the user should know.
-        on_bytes: is told how far a download is, in bytes done and in all.
+        progress: called with each stage, each note, and how much of a download has arrived.
 
     Raises:
         DlzooError: what was asked cannot be delivered; nothing is written.
@@ -79,9 +69,9 @@ def export_and_report(
     """
     options = options or ExportOptions()
     target = Path(output or _folder_name(model, name))
-    clock = StageClock(on_stage)
+    clock = StageClock(progress)
     # First of all: a target that is taken or cannot be written should not cost a minute.
-    with new_bundle(target, force=force) as folder:
+    with staged_folder(target, BUNDLE, force=force) as folder:
         clock("build")
         if input_shape is not None:
             inputs = (InputSpec(name="input", shape=(1, *input_shape)),)
@@ -91,7 +81,7 @@ def export_and_report(
             inputs=tuple(inputs),
             num_classes=num_classes,
             name=name,
-            on_bytes=on_bytes,
+            on_bytes=progress.download,
         )
         source = load_source(model, source_options)
         notes: list[str] = []
@@ -104,9 +94,8 @@ def export_and_report(
                 clock=clock,
                 notes=notes,
             )
-        if on_note is not None:
-            for note in notes:
-                on_note(note)
+        for note in notes:
+            progress.note(note)
         # The sessions of the proof need the memory more: a model of the zoo goes now. What
         # torch.export traced holds it in reference cycles.
         del source
@@ -117,7 +106,7 @@ def export_and_report(
             providers=providers,
             optimizations=optimizations,
             power=unproved.power,
-            on_stage=on_stage,
+            progress=progress,
         )
         report = replace(report, seconds=clock.stop(), layers=unproved.layers)
         _refuse_failed_sizes(unproved, report)
@@ -141,7 +130,7 @@ def _culprits(report: Report) -> list[str]:
 
 
 def _folder_name(model: str | nn.Module, name: str | None) -> str:
-    """Where a bundle goes if nobody says: ``./vgg16``, ``./net`` for ``nets.py:net``."""
+    """The default folder of a bundle: ``./vgg16``, ``./net`` for ``nets.py:net``."""
     if name is not None:
         return name
     if not isinstance(model, str):

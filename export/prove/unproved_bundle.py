@@ -1,6 +1,6 @@
-"""The first half of the main job: what is written before anything is proved of it.
+"""The first half of the main job: write the model, its golden data and its manifest.
 
-The model, its golden data and its manifest, and how small a fault the proof could see.
+Nothing is proved yet; how small a fault the proof could see is measured here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dlzoo.runtime.bundle.golden_set import GoldenSet, write_golden_set
 from dlzoo.runtime.bundle.manifest import Manifest
 from dlzoo.runtime.proof.divergence import declared_divergences
 from dlzoo.runtime.proof.layer_errors import LayerErrors
-from dlzoo.runtime.proof.limits import Limits
 from dlzoo.runtime.proof.power import judge_faults
 from dlzoo.runtime.proof.report import Power
 from dlzoo.runtime.proof.stage_clock import StageClock
@@ -30,7 +29,7 @@ from dlzoo.version import __version__
 
 @dataclass(frozen=True)
 class UnprovedBundle:
-    """What lies in a folder that is not a bundle yet."""
+    """A folder that becomes a bundle once its proof passes."""
 
     manifest: Manifest
     power: Power
@@ -76,7 +75,7 @@ def write_unproved(
         folder / "model.onnx",
         golden_sets[0],
         num_multiply_adds=plan.num_multiply_adds,
-        limits=Limits(rho2=plan.source.rho2_limit, rhomax=plan.source.rhomax_limit),
+        limits=plan.limits,
         provider=providers[0],
     )
     clock("hashes")
@@ -110,8 +109,7 @@ def _measure_power(
         golden,
         dtypes={spec.name: spec.dtype for spec in graph.outputs},
         sampled_of=num_tensors,
-        rho2_limit=plan.source.rho2_limit,
-        rhomax_limit=plan.source.rhomax_limit,
+        limits=plan.limits,
     )
 
 

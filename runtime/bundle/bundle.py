@@ -83,7 +83,7 @@ class Bundle:
 
     @cached_property
     def header(self) -> OnnxHeader:
-        """What the ONNX file itself says of its opset, inputs and operators."""
+        """The opset, inputs and operators, as the ONNX file itself states them."""
         return read_onnx_header(self.model_path)
 
     def golden_sets(self) -> list[GoldenSet]:
@@ -101,7 +101,7 @@ class Bundle:
         return [read_golden_set(folder) for folder in folders]
 
     def parity(self) -> dict[str, Any]:
-        """What was proved when the bundle was made.
+        """The proof that was made with the bundle.
 
         Raises:
             BundleError: parity.json is missing or damaged.

@@ -1,4 +1,4 @@
-"""manifest.json: what a bundle says about its model, and how to know its files again."""
+"""manifest.json: the facts that a bundle states about its model, and the hashes of its files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Manifest:
         """Read a manifest, and check every field's type and every path.
 
         Raises:
-            BundleError: it is no JSON, of another schema version, lacks a field, holds one of
+            BundleError: it is not JSON, of another schema version, lacks a field, holds one of
                 another type, or names a file outside the bundle.
         """
         document = _load_object(text)
@@ -99,7 +99,7 @@ class Manifest:
             raise BundleError(
                 f"manifest.json lacks {', '.join(missing)}. Export the bundle again."
             )
-        facts = {
+        values = {
             name: read(name, document[name])
             for name, read in FIELD_READERS.items()
             if name in document
@@ -111,7 +111,7 @@ class Manifest:
             raise BundleError(
                 f"manifest.json holds what is not JSON: {error}. Export the bundle again."
             ) from None
-        return cls(**facts)
+        return cls(**values)
 
 
 def _load_object(text: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 It is filled under ``.<name>.partial-<pid>-<random>`` beside the target and then renamed. The
 filling process holds a lock on the partial folder, which the system drops when the process dies,
-however it dies: the next run knows by that which partial folders are nobody's and removes them.
+however it dies: the next run tells by that which partial folders are abandoned and removes them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOO
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What a folder of ours is called, the file that it is known by, and a key in that file."""
+    """A kind of folder: its name, the file that it is known by, and a key in that file."""
 
     noun: str
     marker: str
@@ -49,7 +49,7 @@ BUNDLE = FolderKind("bundle", "manifest.json", "schema_version")
 
 
 @contextmanager
-def new_bundle(target: Path, *, force: bool, kind: FolderKind = BUNDLE) -> Iterator[Path]:
+def staged_folder(target: Path, kind: FolderKind, *, force: bool) -> Iterator[Path]:
     """Yield an empty folder to fill; on normal exit it becomes ``target`` in one step.
 
     On any exception the folder is removed and ``target`` is as it was. Missing parents are made.
@@ -57,9 +57,9 @@ def new_bundle(target: Path, *, force: bool, kind: FolderKind = BUNDLE) -> Itera
 
     Args:
         target: the final name.
-        force: replace a bundle that is there. Anything else that is there and not an empty
-            folder is never replaced.
-        kind: what is written, where it is no bundle.
+        kind: what is written.
+        force: replace a folder of this kind that is there. Anything else that is there and not
+            an empty folder is never replaced.
 
     Raises:
         BundleExistsError: the target is taken.
@@ -70,7 +70,7 @@ def new_bundle(target: Path, *, force: bool, kind: FolderKind = BUNDLE) -> Itera
     new_parents = [parent for parent in final.parents if not parent.exists()]
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _mend_leftovers(final)
+        _clean_up_leftovers(final)
         partial, lock = _make_locked_folder(final)
     except OSError as error:
         _remove_empty(new_parents)
@@ -108,9 +108,9 @@ def _concerns(error: OSError, partial: Path) -> bool:
 def _storage_error(target: Path, error: OSError) -> StorageError:
     reason = error.strerror or str(error)
     if error.errno in _FULL:
-        fix = "Free some space, or choose another place with -o"
+        fix = "Free some space, or choose another `output`"
     else:
-        fix = "Choose a place that you may write to with -o"
+        fix = "Choose an `output` that you may write to"
     return StorageError(
         f"{target} cannot be written: {reason}. Nothing was left there. {fix}."
     )
@@ -121,7 +121,7 @@ def _refuse_taken(target: Path, final: Path, kind: FolderKind, *, force: bool) -
         return
     if not final.is_dir():
         raise BundleExistsError(
-            f"{target} is a file, expected a new or empty folder. Choose another name with -o."
+            f"{target} is a file, expected a new or empty folder. Choose another `output`."
         )
     try:
         is_empty = next(final.iterdir(), None) is None
@@ -132,12 +132,12 @@ def _refuse_taken(target: Path, final: Path, kind: FolderKind, *, force: bool) -
     if not kind.is_at(final):
         raise BundleExistsError(
             f"{target} holds files and is not a dlzoo {kind.noun}, so it is not replaced. "
-            "Choose another name with -o."
+            "Choose another `output`."
         )
     if not force:
         raise BundleExistsError(
-            f"{target} already holds a {kind.noun}. Give --force to replace it, or choose another "
-            "name with -o."
+            f"{target} already holds a {kind.noun}. Give `force=True` to replace it, or choose "
+            "another `output`."
         )
 
 
@@ -156,7 +156,7 @@ def _make_locked_folder(final: Path) -> tuple[Path, int | None]:
 
 
 def _try_lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock, or None where it cannot be had."""
+    """A descriptor that holds the folder's lock, or None where another process holds it."""
     if fcntl is None:
         return None
     descriptor = os.open(folder, os.O_RDONLY)
@@ -173,7 +173,7 @@ def _unlock(lock: int | None) -> None:
         os.close(lock)
 
 
-def _mend_leftovers(final: Path) -> None:
+def _clean_up_leftovers(final: Path) -> None:
     """Remove what dead processes left beside ``final``, and undo a replacement cut in half."""
     if fcntl is None:
         return

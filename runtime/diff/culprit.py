@@ -1,4 +1,4 @@
-"""What is to be said of the first wrong value, in one line for people and in full for programs."""
+"""The first wrong value, described in one line for people and in full for programs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from dlzoo.runtime.diff.localization import Finding
+from dlzoo.runtime.diff.localization import Suspect
 from dlzoo.runtime.proof.difference import Difference
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where in the network a value comes from; empty where nobody knows."""
+    """The place in the network that a value comes from; empty where that is unknown."""
 
     module_path: str = ""
     source_line: str = ""
@@ -27,7 +27,7 @@ class Place:
 class Culprit:
     """The first wrong value of a model and what makes it.
 
-    ``kind`` is that of :class:`dlzoo.runtime.diff.localization.Finding`. ``alone`` is how the nodes did
+    ``kind`` is that of :class:`dlzoo.runtime.diff.localization.Suspect`. ``alone`` is how the nodes did
     on the reference's own inputs; None where they could not be run alone. ``details`` are
     sentences on what differs in the nodes themselves.
     """
@@ -50,7 +50,7 @@ class Culprit:
 
     @property
     def sentence(self) -> str:
-        """What is wrong, without where."""
+        """The error, without its place."""
         nodes = self._nodes_text()
         if self.kind == "missing":
             what = self.expected_place.operator or self.expected
@@ -68,12 +68,12 @@ class Culprit:
 
     @property
     def rerun(self) -> str:
-        """What came of running the nodes alone, as a sentence."""
+        """The result of running the nodes alone, as a sentence."""
         if self.alone is None:
             return "not run alone: its inputs have no partners"
         if self.alone:
             return "alone on right inputs it is right"
-        return f"alone on right inputs it is wrong, too: {'; '.join(self.alone.reasons)}"
+        return f"alone on right inputs it is also wrong: {'; '.join(self.alone.reasons)}"
 
     def _nodes_text(self) -> str:
         shown = [f"{n} ({o})" for n, o in zip(self.nodes, self.op_types, strict=True)]
@@ -118,19 +118,19 @@ def _numbers(difference: Difference) -> dict[str, Any]:
 
 
 def culprit_of(
-    finding: Finding, place: Place, expected_place: Place, details: tuple[str, ...]
+    suspect: Suspect, place: Place, expected_place: Place, details: tuple[str, ...]
 ) -> Culprit:
-    """The culprit that a finding is about."""
+    """The culprit that a suspect is about."""
     return Culprit(
-        value=finding.check.value,
-        nodes=tuple(node.label for node in finding.nodes),
-        op_types=tuple(node.op_type for node in finding.nodes),
+        value=suspect.check.value,
+        nodes=tuple(node.label for node in suspect.nodes),
+        op_types=tuple(node.op_type for node in suspect.nodes),
         place=place,
-        kind=finding.kind,
-        takes=finding.takes,
-        expected=finding.expected,
+        kind=suspect.kind,
+        takes=suspect.takes,
+        expected=suspect.expected,
         expected_place=expected_place,
-        difference=finding.check.difference,
-        alone=finding.alone,
+        difference=suspect.check.difference,
+        alone=suspect.alone,
         details=details,
     )

@@ -1,4 +1,4 @@
-"""What came of comparing two models value by value."""
+"""The result of comparing two models value by value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlzoo.runtime.diff.value_checks import ValueCheck
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The untapped candidate's outputs in one setting, on one set of inputs."""
+    """The untapped candidate's outputs with one choice of settings, on one set of inputs."""
 
     provider: str
     optimization: str
@@ -53,14 +53,14 @@ class DiffReport:
 
     @property
     def verdict(self) -> Literal["equal", "different"]:
-        """In one word."""
+        """The result in one word."""
         return "equal" if self else "different"
 
     @property
     def explanation(self) -> str:
-        """In one sentence."""
+        """The result in one sentence."""
         if self.culprits:
-            whose = f" Fault: {self.attribution.text}." if self.attribution else ""
+            whose = f" Origin: {self.attribution.text}." if self.attribution else ""
             return f"{self.culprits[0]}.{whose}"
         failed = [judgement for judgement in self.judgements if not judgement]
         if not failed:
@@ -70,7 +70,7 @@ class DiffReport:
 
     @property
     def num_wrong(self) -> int:
-        """How many of the compared values are beyond the limits."""
+        """The number of compared values that are beyond the limits."""
         return sum(not check for check in self.checks)
 
     def around_the_first(self, num_before: int, num_after: int) -> Sequence[ValueCheck]:

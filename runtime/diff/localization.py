@@ -1,4 +1,4 @@
-"""The first wrong value of a model: which node, and is it wrong on right inputs, too?
+"""Find the first wrong value of a model, its node, and whether that is wrong on right inputs.
 
 The first value in topological order that is beyond the limits, with nothing beyond the limits
 before it, is the accused. Then its node is run alone on the reference's own values.
@@ -32,8 +32,8 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The accused: where the first wrong value comes from.
+class Suspect:
+    """The nodes that the first wrong value comes from.
 
     ``kind`` is ``node`` (the node is wrong on right inputs), ``input`` (it is right on the inputs
     that the reference takes, but is wired to others: ``takes`` in place of ``expected``),
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(kw_only=True)
 class Localizer(ValueChecker):
-    """Finds the first wrong value of one model in one setting, on one set of inputs.
+    """Finds the first wrong value of one model with one choice of settings, on one set of inputs.
 
     ``twin`` makes the model anew, with the same names: where one value of the reference is
     several nodes of the model, it says which of them is wrong, provided that it is right itself.
@@ -59,8 +59,8 @@ class Localizer(ValueChecker):
 
     twin: Callable[[], TappedModel | None] | None = None
 
-    def find(self, checks: Sequence[ValueCheck]) -> tuple[Finding, ...]:
-        """The accused, the first one first; more than one where faults lie side by side."""
+    def find(self, checks: Sequence[ValueCheck]) -> tuple[Suspect, ...]:
+        """The accused, the first one first; more than one where errors lie side by side."""
         failed = {check.value for check in checks if not check}
         found = []
         for check in checks:
@@ -72,7 +72,7 @@ class Localizer(ValueChecker):
             found.append(self._judge_alone(check, nodes, taken, checks))
         return tuple(found)
 
-    def find_in_fusions(self) -> Finding | None:
+    def find_in_fusions(self) -> Suspect | None:
         """The accused of a model that is wrong only as it is fused: one value is tapped at a time.
 
         Taps on everything would undo the fusions. The first wrong value is found by bisection.
@@ -96,11 +96,11 @@ class Localizer(ValueChecker):
             known = self.reference.values([*named, found.partner])
             given = self._inputs_of(taken, known)
             alone = self._run_alone(found, nodes, given, known[found.partner])
-        return Finding(check=found, kind="node", nodes=tuple(nodes), alone=alone)
+        return Suspect(check=found, kind="node", nodes=tuple(nodes), alone=alone)
 
     def _check_one(self, name: str) -> ValueCheck:
         wanted = self.reference.values([self.pairs[name]])[self.pairs[name]]
-        got = self.model.run(self.inputs, [name], self.setting)[name]
+        got = self.model.run(self.inputs, [name], self.settings)[name]
         return self.check(name, compare_value(name, got, wanted, self.limits))
 
     def _ends(self, value: str) -> list[str]:
@@ -112,10 +112,10 @@ class Localizer(ValueChecker):
         nodes: list[GraphNode],
         taken: list[str],
         checks: Sequence[ValueCheck],
-    ) -> Finding:
+    ) -> Suspect:
         """Run the accused nodes on the reference's values, then on those that it takes itself."""
         if not set(taken) <= set(self.pairs) | set(self.inputs):
-            return Finding(check=check, kind="node", nodes=tuple(nodes), alone=None)
+            return Suspect(check=check, kind="node", nodes=tuple(nodes), alone=None)
         walk = self._walk(check.partner)
         named = [self.pairs[name] for name in taken if name in self.pairs]
         right = self.reference.values([*named, *walk, check.partner])
@@ -135,7 +135,7 @@ class Localizer(ValueChecker):
             if self._run_alone(check, nodes, arrays, wanted):
                 takes = next(iter(replaced))
                 has_node = expected in set(self.pairs.values())
-                return Finding(
+                return Suspect(
                     check=check,
                     kind="input" if has_node else "missing",
                     nodes=tuple(nodes),
@@ -143,7 +143,7 @@ class Localizer(ValueChecker):
                     takes=takes,
                     expected=expected,
                 )
-        return Finding(check=check, kind="node", nodes=tuple(nodes), alone=alone)
+        return Suspect(check=check, kind="node", nodes=tuple(nodes), alone=alone)
 
     def _narrow(
         self,
@@ -151,7 +151,7 @@ class Localizer(ValueChecker):
         nodes: list[GraphNode],
         given: Mapping[str, Array],
         wanted: ReferenceValue,
-    ) -> Finding | None:
+    ) -> Suspect | None:
         """The one of several nodes that is wrong alone on the inputs that the twin has."""
         assert self.twin is not None
         twin = self.twin()
@@ -163,7 +163,7 @@ class Localizer(ValueChecker):
         made = [name for node in right_nodes for name in node.outputs if name]
         inputs = {name: given[name] for name in taken}
         try:
-            right = {**given, **twin.run_alone(right_nodes, inputs, made, self.setting)}
+            right = {**given, **twin.run_alone(right_nodes, inputs, made, self.settings)}
         except BundleError:
             return None
         if not compare_value(check.value, right[check.value], wanted, self.limits):
@@ -188,7 +188,7 @@ class Localizer(ValueChecker):
             if other and node.op_type == twin.graph.producers[known[0]].op_type:
                 kind = "input" if other[0] in self.model.graph.producers else "missing"
             taken_wrongly = [name for name in taken if name not in twins]
-            return Finding(
+            return Suspect(
                 check=check,
                 kind=kind,
                 nodes=(node,),
@@ -214,7 +214,7 @@ class Localizer(ValueChecker):
     def _inputs_of(
         self, taken: Sequence[str], right: Mapping[str, ReferenceValue]
     ) -> dict[str, Array]:
-        """What nodes take, from the reference where it has it, else from the model's inputs."""
+        """The nodes' inputs, from the reference where it has them, else from the model's inputs."""
         return {
             name: self._given(name, right[self.pairs[name]][0])
             if name in self.pairs
@@ -233,7 +233,7 @@ class Localizer(ValueChecker):
         wanted: ReferenceValue,
     ) -> Difference:
         try:
-            got = self.model.run_alone(nodes, given, [check.value], self.setting)
+            got = self.model.run_alone(nodes, given, [check.value], self.settings)
         except (ArgumentError, BundleError, ProviderError) as error:
             return failed_difference(check.value, f"cannot be computed: {error}")
         return compare_value(check.value, got[check.value], wanted, self.limits)
@@ -244,7 +244,7 @@ class Localizer(ValueChecker):
         nodes: list[GraphNode],
         alone: Difference,
         checks: Sequence[ValueCheck],
-    ) -> Finding:
+    ) -> Suspect:
         """The node before it that is worst on right inputs, by the noise of that node alone.
 
         An error below the noise that has gathered so far can grow beyond it later, where noise
@@ -255,7 +255,7 @@ class Localizer(ValueChecker):
             check.node.index
         }
         others = {c.value: c for c in checks if c.node.index in before}
-        worst: Finding | None = None
+        worst: Suspect | None = None
         for chunk in self.model.chunks(list(others), self.inputs, self.max_bytes):
             segments = {name: graph.segment(name, self._ends(name)) for name in chunk}
             taken_by_any = {name for _, taken in segments.values() for name in taken}
@@ -274,10 +274,10 @@ class Localizer(ValueChecker):
                     continue
                 found = self._run_alone(others[name], segment, given, wanted)
                 if not found and (worst is None or _rho(found) > _rho(worst.alone)):
-                    worst = Finding(
+                    worst = Suspect(
                         check=others[name], kind="node", nodes=tuple(segment), alone=found
                     )
-        return worst or Finding(check=check, kind="sum", nodes=tuple(nodes), alone=alone)
+        return worst or Suspect(check=check, kind="sum", nodes=tuple(nodes), alone=alone)
 
 
 def _rho(difference: Difference | None) -> float:

@@ -1,4 +1,4 @@
-"""Which passes of ONNX Runtime's graph optimizer changed a model, and which of them broke it.
+"""Find the passes of ONNX Runtime's graph optimizer that changed a model, and the one that broke it.
 
 ONNX Runtime has no call that lists its passes. It names each one that it applies in its log, and
 takes the names back in ``disabled_optimizers``. Rewrite rules run inside one pass per level and
@@ -17,7 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from dlzoo.runtime.session.tapped_session import Setting, TappedModel
+from dlzoo.runtime.session.run_settings import RunSettings
+from dlzoo.runtime.session.tapped_session import TappedModel
 
 _APPLIED = re.compile(r"GraphTransformer (\S+) modified: 1 ")
 _RULE_BASED = re.compile(r"Level[12]_RuleBasedTransformer")
@@ -48,16 +49,16 @@ REWRITE_RULES = (
 )
 
 
-def applied_passes(model: TappedModel, setting: Setting) -> tuple[str, ...]:
+def applied_passes(model: TappedModel, settings: RunSettings) -> tuple[str, ...]:
     """The passes that changed the model when it was opened so, in the order of application."""
     with _captured_stderr() as lines:
-        model.open_informing(setting)
+        model.open_informing(settings)
     names = (match[1] for line in lines if (match := _APPLIED.search(line)))
     return tuple(dict.fromkeys(names))
 
 
 def breaking_pass(
-    model: TappedModel, setting: Setting, is_right: Callable[[Setting], bool]
+    model: TappedModel, settings: RunSettings, is_right: Callable[[RunSettings], bool]
 ) -> tuple[str, ...]:
     """The pass that makes a right model wrong, found by bisection.
 
@@ -66,16 +67,16 @@ def breaking_pass(
 
     Args:
         model: what is optimized.
-        setting: the provider and level at which it comes out wrong.
-        is_right: judges a setting.
+        settings: the provider and level at which it comes out wrong.
+        is_right: judges the model with some settings.
 
     Returns:
         One name; a pass and its rule; nothing where the model stays wrong with all of the passes
         disabled, for then something else happens at this level.
     """
-    passes = applied_passes(model, setting)
+    passes = applied_passes(model, settings)
     # Rules are disabled by their own names, the pass around them by its own.
-    num_right = _num_enabled_while_right(passes, setting, is_right)
+    num_right = _num_enabled_while_right(passes, settings, is_right)
     if num_right is None:
         return ()
     found = passes[num_right]
@@ -83,21 +84,21 @@ def breaking_pass(
         return (found,)
     rest = passes[num_right + 1 :]
     for rule in REWRITE_RULES:
-        if is_right(setting.without([*rest, rule])):
+        if is_right(settings.without([*rest, rule])):
             return (found, rule)
     return (found,)
 
 
 def _num_enabled_while_right(
-    passes: Sequence[str], setting: Setting, is_right: Callable[[Setting], bool]
+    passes: Sequence[str], settings: RunSettings, is_right: Callable[[RunSettings], bool]
 ) -> int | None:
     """The largest n for which the first n passes leave the model right."""
-    if not is_right(setting.without(passes)):
+    if not is_right(settings.without(passes)):
         return None
     right, wrong = 0, len(passes)
     while right + 1 < wrong:
         middle = (right + wrong) // 2
-        if is_right(setting.without(passes[middle:])):
+        if is_right(settings.without(passes[middle:])):
             right = middle
         else:
             wrong = middle
@@ -106,7 +107,7 @@ def _num_enabled_while_right(
 
 @contextmanager
 def _captured_stderr() -> Iterator[list[str]]:
-    """What C++ code writes to stderr meanwhile: no stream of Python's sees it."""
+    """Capture what C++ code writes to stderr, which no stream of Python's sees."""
     lines: list[str] = []
     sys.stderr.flush()
     saved = os.dup(2)

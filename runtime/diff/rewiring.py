@@ -1,4 +1,4 @@
-"""Whether an accused node is right, and wired to the wrong values."""
+"""Try other inputs for an accused node: it may be right, and wired to the wrong values."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Every value of a model against its reference, chunk by chunk of memory.
+"""Compare every value of a model with its reference, chunk by chunk of memory.
 
 A reference gives the value that each node should have made: PyTorch, or another model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -20,10 +20,12 @@ from dlzoo.runtime.proof.difference import (
     exact_difference,
     failed_difference,
     float_difference,
-    structure_fault,
+    structure_problem,
 )
 from dlzoo.runtime.proof.limits import Limits
-from dlzoo.runtime.session.tapped_session import MAX_TAPPED_BYTES, Setting, TappedModel
+from dlzoo.runtime.proof.progress import SILENT, Progress
+from dlzoo.runtime.session.run_settings import AS_WRITTEN, RunSettings
+from dlzoo.runtime.session.tapped_session import MAX_TAPPED_BYTES, TappedModel
 
 Array = npt.NDArray[Any]
 
@@ -31,12 +33,12 @@ Array = npt.NDArray[Any]
 ReferenceValue = tuple[Array, NoiseFloor]
 
 
-class Reference(Protocol):
-    """Where the right values come from; the names are the reference's own."""
+class ReferenceValues(Protocol):
+    """The right values on one set of inputs; the names are the reference's own."""
 
     @property
     def title(self) -> str:
-        """Whose values these are, for a sentence."""
+        """The reference's name, for a sentence."""
 
     def values(self, names: Sequence[str]) -> Mapping[str, ReferenceValue]:
         """The values of the whole network on its inputs; what it does not have is left out."""
@@ -63,19 +65,19 @@ class ValueCheck:
 
 @dataclass(kw_only=True)
 class ValueChecker:
-    """Compares the values of one model in one setting, on one set of inputs.
+    """Compares the values of one model with one choice of settings, on one set of inputs.
 
     ``pairs`` maps the model's values to the reference's names of the same thing.
     """
 
     model: TappedModel
     pairs: Mapping[str, str]
-    reference: Reference
+    reference: ReferenceValues
     inputs: Mapping[str, Array]
     limits: Limits
-    setting: Setting = field(default_factory=Setting)
+    settings: RunSettings = AS_WRITTEN
     max_bytes: int = MAX_TAPPED_BYTES
-    on_stage: Callable[[str], None] | None = None
+    progress: Progress = SILENT
 
     def checks(self) -> Iterator[ValueCheck]:
         """Compare every value that has a partner, in graph order, a chunk of memory at a time.
@@ -87,13 +89,12 @@ class ValueChecker:
         values = [name for name in self.model.values if name in self.pairs and name in made]
         chunks = self.model.chunks(values, self.inputs, self.max_bytes)
         for number, chunk in enumerate(chunks):
-            if self.on_stage is not None:
-                self.on_stage(f"values, part {number + 1} of {len(chunks)}")
+            self.progress.stage(f"values, part {number + 1} of {len(chunks)}")
             expected = self.reference.values([self.pairs[name] for name in chunk])
             if reason:
-                got = self.model.run_alone(runnable, self.inputs, chunk, self.setting)
+                got = self.model.run_alone(runnable, self.inputs, chunk, self.settings)
             else:
-                got = self.model.run(self.inputs, chunk, self.setting)
+                got = self.model.run(self.inputs, chunk, self.settings)
             for name in chunk:
                 wanted = expected.get(self.pairs[name])
                 if wanted is not None:
@@ -110,7 +111,7 @@ class ValueChecker:
         """All nodes; or the most from the first on that run, and why the next one does not."""
         nodes = self.model.graph.nodes
         try:
-            self.model.run(self.inputs, [], self.setting)
+            self.model.run(self.inputs, [], self.settings)
         except BundleError as error:
             reason = str(error)
         else:
@@ -120,7 +121,7 @@ class ValueChecker:
             middle = (good + bad) // 2
             last = [name for name in nodes[middle - 1].outputs if name]
             try:
-                self.model.run_alone(nodes[:middle], self.inputs, last[:1], self.setting)
+                self.model.run_alone(nodes[:middle], self.inputs, last[:1], self.settings)
                 good = middle
             except BundleError as error:
                 bad, reason = middle, str(error)
@@ -140,9 +141,9 @@ def compare_value(name: str, array: Any, wanted: ReferenceValue, limits: Limits)
     """One value against its reference, by rules 1 to 4 of the verdict."""
     dtype = getattr(getattr(array, "dtype", None), "name", "")
     expected, noise = wanted
-    fault = structure_fault(array, expected, dtype)
-    if fault:
-        return failed_difference(name, fault)
+    problem = structure_problem(array, expected, dtype)
+    if problem:
+        return failed_difference(name, problem)
     if array.dtype.kind != "f":
         return exact_difference(name, array, expected)
     return float_difference(
@@ -151,7 +152,6 @@ def compare_value(name: str, array: Any, wanted: ReferenceValue, limits: Limits)
         expected,
         noise,
         unit_roundoff=UNIT_ROUNDOFFS[dtype],
-        rho2_limit=limits.rho2,
-        rhomax_limit=limits.rhomax,
+        limits=limits,
         tolerated=set(),
     )

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, read without the onnx package and without its weights.
+"""Read what an ONNX file states of itself, without the onnx package and without its weights.
 
 The file is mapped, not read: weights are skipped over, so 500 MB cost a few milliseconds.
 
@@ -27,7 +27,7 @@ _NODE_OP_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 7, 10
 _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 8, 13, 14
-#: Subgraphs lie in If, Loop and Scan; nobody nests them deeper than this.
+#: Subgraphs lie in If, Loop and Scan; no model nests them deeper than this.
 _MAX_DEPTH = 32
 #: Protobuf counts bytes in a signed 32-bit integer.
 _MAX_BYTES = 2**31 - 1
@@ -39,7 +39,7 @@ UNKNOWN_SHAPE: tuple[int | str, ...] = ("...",)
 class OnnxHeader:
     """Facts of a model file.
 
-    ``inputs`` are those that a caller must give (initializers are left out); a size nobody named
+    ``inputs`` are those that a caller must give (initializers are left out); a size without a name
     is ``?``. ``num_nodes_by_op`` counts operators in the graph, its subgraphs and the model's
     functions, as ``Conv``, or ``com.microsoft::Gelu`` outside ONNX's own domain.
     ``external_files`` are the files that hold weights, as the model names them;
@@ -65,7 +65,7 @@ class OnnxHeader:
 
 @dataclass
 class _Walk:
-    """What has been met so far."""
+    """The facts that were read so far."""
 
     ops: Counter[str] = field(default_factory=Counter)
     #: Files that hold weights, each with the SHA-1 that the model gives for it, if it does.

@@ -68,7 +68,7 @@ class GraphNode:
 
     @property
     def module_path(self) -> str | None:
-        """The path of the innermost module around it; None where nobody wrote it down."""
+        """The path of the innermost module around it; None where it was not recorded."""
         return self.scopes[-2] if len(self.scopes) > 1 else None
 
     @property
@@ -103,7 +103,7 @@ class OnnxNodes:
         """Map a file and read its graph.
 
         Raises:
-            BundleError: it is no sound ONNX model, or keeps weights outside its folder.
+            BundleError: it is not a sound ONNX model, or keeps weights outside its folder.
         """
         read_onnx_header(path)
         try:
@@ -222,7 +222,7 @@ def _read_node(index: int, data: memoryview) -> GraphNode:
 
 
 def _captured(graph: memoryview) -> list[str]:
-    """What the nodes of a subgraph read and do not make."""
+    """The values that the nodes of a subgraph read and do not make."""
     nodes = [
         _read_node(0, message(value))
         for number, _, value in read_fields(graph)
@@ -260,7 +260,7 @@ def _scopes(text: str) -> tuple[str, ...]:
 def _encoded(number: int, wire_type: int, value: int | memoryview) -> bytes:
     if isinstance(value, int):
         if wire_type:
-            raise WireError(f"field {number} is no varint, message or text")
+            raise WireError(f"field {number} is not a varint, message or text")
         return encode_integer(number, value)
     assert wire_type == LEN
     return encode_bytes(number, bytes(value))

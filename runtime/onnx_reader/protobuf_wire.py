@@ -43,7 +43,7 @@ def read_fields(data: memoryview) -> Iterator[Field]:
     """Yield (field number, wire type, value) of every field of one message, in file order.
 
     Raises:
-        WireError: the bytes are no message, or it is cut off.
+        WireError: the bytes are not a message, or it is cut off.
     """
     position = 0
     while position < len(data):

@@ -112,7 +112,7 @@ def decode_tensor(data: bytes) -> tuple[str, npt.NDArray[Any]]:
     bfloat16 comes back as float32 (every value is exact); strings as an object array of str.
 
     Raises:
-        BundleError: the bytes are no TensorProto, it is cut off, its sizes disagree, its data
+        BundleError: the bytes are not a TensorProto, it is cut off, its sizes disagree, its data
             lie in another file, or numpy has no such element type.
     """
     try:
@@ -206,7 +206,7 @@ def raw_array(raw: memoryview, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """The elements of a little-endian row of bytes, copied, or WireError if they do not fit."""
     size = np.dtype(dtype).itemsize
     if len(raw) % size:
-        raise WireError(f"{len(raw)} bytes of data are no multiple of {size}")
+        raise WireError(f"{len(raw)} bytes of data are not a multiple of {size}")
     return np.frombuffer(raw, dtype).copy()
 
 

@@ -9,7 +9,7 @@ from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.diff.diff_report import DiffReport
 from dlzoo.runtime.pages.report_page import report_page
 from dlzoo.runtime.proof.layer_errors import LayerError, LayerErrors
-from dlzoo.runtime.session.tapped_session import Setting
+from dlzoo.runtime.session.run_settings import AS_WRITTEN
 
 
 def diff_page(report: DiffReport, bundle: Bundle) -> str:
@@ -33,14 +33,14 @@ def diff_page(report: DiffReport, bundle: Bundle) -> str:
 
 
 def layers_of_diff(report: DiffReport, golden_sets: Sequence[GoldenSet]) -> LayerErrors:
-    """Every value that was compared, with the setting and the inputs."""
-    setting = report.attribution.setting if report.attribution else Setting()
+    """Every value that was compared, with the settings and the inputs."""
+    settings = report.attribution.settings if report.attribution else AS_WRITTEN
     wrong = [judgement for judgement in report.judgements if not judgement]
     kind = (wrong or list(report.judgements))[0].kind
     golden = next((found for found in golden_sets if found.kind == kind), None)
     return LayerErrors(
-        provider=setting.provider,
-        optimization=setting.optimization,
+        provider=settings.provider,
+        optimization=settings.optimization,
         golden=golden.name if golden else "",
         kind=kind,
         batch=golden.batch if golden else 0,

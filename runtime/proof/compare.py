@@ -22,9 +22,10 @@ from dlzoo.runtime.proof.difference import (
     exact_difference,
     failed_difference,
     float_difference,
-    structure_fault,
+    structure_problem,
 )
 from dlzoo.runtime.proof.divergence import Divergence
+from dlzoo.runtime.proof.limits import Limits
 
 #: u: half the distance from 1 to the next number, by arithmetic (TF32: 10 stored bits, as fp16).
 UNIT_ROUNDOFFS = {
@@ -71,7 +72,7 @@ class Comparison:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know of a comparison that passes."""
+        """Remarks on a comparison that passes."""
         return tuple(f"output {d.name!r} {note}" for d in self.differences for note in d.notes)
 
 
@@ -81,8 +82,7 @@ def compare_outputs(
     *,
     dtypes: Mapping[str, str],
     unit_roundoff: float,
-    rho2_limit: float,
-    rhomax_limit: float,
+    limits: Limits,
     divergences: Iterable[Divergence] = (),
 ) -> Comparison:
     """Compare a candidate's outputs with a golden set; nothing is ever broadcast.
@@ -101,12 +101,10 @@ def compare_outputs(
         golden: the reference and its noise floor.
         dtypes: output name -> the numpy dtype name that the model declares.
         unit_roundoff: u of the candidate's arithmetic, from ``UNIT_ROUNDOFFS``.
-        rho2_limit: the largest rho2 that passes.
-        rhomax_limit: the largest rhomax that passes.
+        limits: the largest rho2 and rhomax that pass.
         divergences: the declared ones for this graph and provider.
     """
     assert 0 < unit_roundoff < 1, unit_roundoff
-    assert 0 < rho2_limit < np.inf and 0 < rhomax_limit < np.inf, (rho2_limit, rhomax_limit)
     reasons = _structure_reasons(candidate, golden)
     declared = {divergence.reference for divergence in divergences}
     tolerated = {CLASS_NAMES.index(name) for name in declared - {"index"}}
@@ -115,9 +113,9 @@ def compare_outputs(
     for name, reference in golden.reference.items():
         if name not in candidate:
             continue
-        fault = structure_fault(candidate[name], reference, dtypes.get(name))
-        if fault:
-            differences.append(failed_difference(name, fault))
+        problem = structure_problem(candidate[name], reference, dtypes.get(name))
+        if problem:
+            differences.append(failed_difference(name, problem))
             continue
         if candidate[name].dtype.kind != "f":
             exact = exact_difference(name, candidate[name], reference)
@@ -132,8 +130,7 @@ def compare_outputs(
                 reference,
                 golden.noise[name],
                 unit_roundoff=unit_roundoff,
-                rho2_limit=rho2_limit,
-                rhomax_limit=rhomax_limit,
+                limits=limits,
                 tolerated=tolerated,
             )
         )
@@ -156,7 +153,7 @@ def _structure_reasons(
     if missing := [name for name in expected if name not in candidate]:
         reasons.append(f"outputs are missing: {missing}, got {got}")
     if extra := [name for name in got if name not in golden.reference]:
-        reasons.append(f"outputs that nobody expected: {extra}, expected {expected}")
+        reasons.append(f"unexpected outputs: {extra}, expected {expected}")
     return reasons
 
 

@@ -1,4 +1,4 @@
-"""What a manifest declares, held against the model file and the golden data."""
+"""Check what a manifest declares against the model file and the golden data."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
 from dlzoo.runtime.session.custom_ops import custom_ops_of
 
 
-def declaration_faults(bundle: Bundle, header: OnnxHeader) -> list[str]:
-    """Where the model is not what the manifest says it is."""
+def declaration_problems(bundle: Bundle, header: OnnxHeader) -> list[str]:
+    """List where the model is not what the manifest says it is."""
     manifest = bundle.manifest
-    faults = []
+    problems = []
     if custom_ops_of(header) != manifest.custom_ops:
-        faults.append(
+        problems.append(
             f"the model has the custom operators {_list_text(custom_ops_of(header))}, the manifest "
             f"says {_list_text(manifest.custom_ops)}"
         )
     if header.opset != manifest.opset:
-        faults.append(
+        problems.append(
             f"the model has opset {header.opset}, the manifest says {manifest.opset}"
         )
     for role, declared, found in (
@@ -31,11 +31,11 @@ def declaration_faults(bundle: Bundle, header: OnnxHeader) -> list[str]:
         ("outputs", manifest.outputs, header.outputs),
     ):
         if declared != found:
-            faults.append(
+            problems.append(
                 f"the model has {role} {_specs_text(found)}, the manifest says "
                 f"{_specs_text(declared)}"
             )
-    return faults
+    return problems
 
 
 def _list_text(names: Sequence[str]) -> str:
@@ -67,16 +67,16 @@ def replayed_axes(
     }
 
 
-def axis_faults(
+def axis_problems(
     declared: Mapping[str, AxisRange], replayed: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     """Sizes that the manifest calls proved and that no golden set has."""
-    faults = []
+    problems = []
     for symbol, axis in declared.items():
         unproved = sorted(set(axis.proved) - set(replayed[symbol]["proved"]))
         if unproved or not axis.proved:
             sizes = ", ".join(map(str, unproved)) or "any size"
-            faults.append(
+            problems.append(
                 f"axis {symbol!r} is dynamic, and no golden data prove it at {sizes}"
             )
-    return faults
+    return problems

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlzoo.runtime.bundle.golden_set import NoiseFloor
+from dlzoo.runtime.proof.limits import Limits
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -29,13 +30,13 @@ class WorstElement:
 
     @property
     def error(self) -> float:
-        """What came out less what should have: got - reference."""
+        """Got - reference."""
         return self.got - self.reference
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How one output of the candidate differs from the reference; true where it passes.
+    """The difference of one output from the reference; true where it passes.
 
     ``rho2`` and ``rhomax`` are None where no finite element could be compared, ``notes`` then
     say so. ``num_top1_changes`` counts samples whose top class differs although the reference's
@@ -55,8 +56,8 @@ class Difference:
         return not self.reasons
 
 
-def structure_fault(o: object, y: Float64Array, dtype: str | None) -> str:
-    """Why an output cannot be compared at all, or an empty text."""
+def structure_problem(o: object, y: Float64Array, dtype: str | None) -> str:
+    """The reason why an output cannot be compared at all, or an empty text."""
     if not isinstance(o, np.ndarray):
         return f"is a {type(o).__name__}, expected a tensor"
     if dtype is None:
@@ -103,8 +104,7 @@ def float_difference(
     noise: NoiseFloor,
     *,
     unit_roundoff: float,
-    rho2_limit: float,
-    rhomax_limit: float,
+    limits: Limits,
     tolerated: set[int],
 ) -> Difference:
     """Masks of NaN and Inf first, then rho2, rhomax and decisions over the finite elements.
@@ -119,8 +119,7 @@ def float_difference(
         y: the reference.
         noise: PyTorch's own.
         unit_roundoff: u of the candidate's arithmetic.
-        rho2_limit: the largest rho2 that passes.
-        rhomax_limit: the largest rhomax that passes.
+        limits: the largest rho2 and rhomax that pass.
         tolerated: indices into ``CLASS_NAMES`` of reference elements that may be anything.
     """
     o = candidate.astype(np.float64)
@@ -160,18 +159,21 @@ def float_difference(
         error = o[finite] - y_finite
         position = int(np.argmax(np.abs(error)))
         max_error = float(np.abs(error[position]))
-        noise_rms = max(noise.rms, unit_roundoff * root_mean_square(y_finite), underflow)
-        noise_max = max(noise.max, unit_roundoff * float(np.abs(y_finite).max()), underflow)
+        signal_rms, signal_max = noise.signal_rms, noise.signal_max
+        if signal_rms is None or signal_max is None:
+            signal_rms, signal_max = root_mean_square(y_finite), float(np.abs(y_finite).max())
+        noise_rms = max(noise.rms, unit_roundoff * signal_rms, underflow)
+        noise_max = max(noise.max, unit_roundoff * signal_max, underflow)
         rho2 = float(np.float64(root_mean_square(error)) / noise_rms)
         rhomax = float(np.float64(max_error) / noise_max)
     if worst is None:
         flat = position if finite.all() else int(np.flatnonzero(finite)[position])
         worst = _element(o, y, flat)
-    if not rho2 <= rho2_limit:
-        reasons.append(f"has rho2 {rho2:.3g}, the limit is {rho2_limit:g}")
-    if not rhomax <= rhomax_limit:
-        reasons.append(f"has rhomax {rhomax:.3g}, the limit is {rhomax_limit:g}")
-    num_changes = _num_top1_changes(o, y, finite, allowed_error=rhomax_limit * noise_max)
+    if not rho2 <= limits.rho2:
+        reasons.append(f"has rho2 {rho2:.3g}, the limit is {limits.rho2:g}")
+    if not rhomax <= limits.rhomax:
+        reasons.append(f"has rhomax {rhomax:.3g}, the limit is {limits.rhomax:g}")
+    num_changes = _num_top1_changes(o, y, finite, allowed_error=limits.rhomax * noise_max)
     if num_changes:
         reasons.append(f"changes the top class of {num_changes} of {len(o)} samples")
     return Difference(

@@ -1,4 +1,4 @@
-"""Where a runtime is known to treat NaN or Inf unlike PyTorch, and why that is let pass.
+"""Declared divergences: where a runtime treats NaN or Inf unlike PyTorch, and why that passes.
 
 Measured on every operator of the zoo with one NaN, +Inf or -Inf element, at all optimization
 levels; the tests measure the entry again. Not in the table because there is no difference to

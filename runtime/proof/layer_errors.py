@@ -31,7 +31,7 @@ class LayerError:
     def from_difference(
         cls, difference: Difference, node: GraphNode, *, module: str, source: str
     ) -> LayerError:
-        """What is kept of a comparison."""
+        """Keep the numbers of a comparison."""
         return cls(
             value=difference.name,
             node=node.label,

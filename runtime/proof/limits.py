@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-#: The limits of a float32 model; a card may set others, with a reason. Source: docs/DESIGN.md, 6.3.
-RHO2_LIMIT, RHOMAX_LIMIT = 3.0, 6.0
+from dlzoo.errors import ArgumentError
+from dlzoo.runtime.bundle.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """The largest errors that pass, in units of the noise floor.
 
-    ``rho2`` bounds the RMS of an output's errors, ``rhomax`` the largest one.
+    ``rho2`` bounds the RMS of an output's errors, ``rhomax`` the largest one. The defaults are
+    those of a float32 model; a card may set others, with a reason.
+
+    Source: docs/DESIGN.md, 6.3.
+
+    Raises:
+        ArgumentError: a limit is not a finite number above 0.
     """
 
-    rho2: float = RHO2_LIMIT
-    rhomax: float = RHOMAX_LIMIT
+    rho2: float = 3.0
+    rhomax: float = 6.0
+
+    def __post_init__(self) -> None:
+        for name, limit in (("rho2", self.rho2), ("rhomax", self.rhomax)):
+            if not 0 < limit < math.inf:
+                raise ArgumentError(
+                    f"The limit {name} got {limit}, expected a finite number above 0. "
+                    "Leave it out for the default."
+                )
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> Limits:
+        """The limits that a bundle's manifest states."""
+        return cls(rho2=manifest.rho2_limit, rhomax=manifest.rhomax_limit)
+
+
+#: The limits of a float32 model: the default of every function that takes limits.
+DEFAULT_LIMITS = Limits()

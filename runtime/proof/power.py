@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS, compare_outputs
+from dlzoo.runtime.proof.limits import Limits
 from dlzoo.runtime.proof.report import Power
 
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -25,8 +26,7 @@ def judge_faults(
     *,
     dtypes: Mapping[str, str],
     sampled_of: int,
-    rho2_limit: float,
-    rhomax_limit: float,
+    limits: Limits,
 ) -> Power:
     """How many small faults in single weight tensors the comparison catches.
 
@@ -41,8 +41,7 @@ def judge_faults(
         golden: the right outputs, of the same inputs.
         dtypes: output name -> the numpy dtype name that the model declares.
         sampled_of: tensors in all, of which some were tried.
-        rho2_limit: of the verdict.
-        rhomax_limit: of the verdict.
+        limits: of the verdict.
     """
 
     def is_noticed(outputs: Outputs) -> bool:
@@ -51,8 +50,7 @@ def judge_faults(
             golden,
             dtypes=dtypes,
             unit_roundoff=UNIT_ROUNDOFFS["float32"],
-            rho2_limit=rho2_limit,
-            rhomax_limit=rhomax_limit,
+            limits=limits,
         )
 
     noticed = {tensor: is_noticed(outputs) for tensor, outputs in faulty_outputs}

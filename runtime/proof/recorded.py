@@ -1,12 +1,12 @@
 """Recorded outputs as golden data: for a model that comes without its float64 reference.
 
-ONNX's own test data hold what some other runtime computed in float32, and nobody's noise floor.
+ONNX's own test data hold what some other runtime computed in float32, without a noise floor.
 The floor is estimated from the model itself: how far its outputs move when its inputs do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from dlzoo.errors import ArgumentError, BundleError
 from dlzoo.runtime.bundle.golden_set import GoldenSet, NoiseFloor, read_test_data_set
 from dlzoo.runtime.onnx_reader.onnx_header import read_onnx_header
 from dlzoo.runtime.proof.difference import root_mean_square
+from dlzoo.runtime.proof.limits import Limits
+from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.session.custom_ops import AUTO
 from dlzoo.runtime.session.session import Session, open_session
 
@@ -49,11 +51,10 @@ def recorded_golden_sets(
     path: Path,
     folder: Path,
     *,
-    rho2_limit: float,
-    rhomax_limit: float,
+    limits: Limits,
     tolerance: Tolerance | None = None,
     native_library: str | Path = AUTO,
-    on_stage: Callable[[str], None] | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[list[GoldenSet], list[str]]:
     """Read ONNX test data for a model as golden sets: (the sets, what a reader should know).
 
@@ -65,16 +66,15 @@ def recorded_golden_sets(
 
     to which the comparison adds u·RMS and u·max of the outputs as always. It measures how the
     model magnifies rounding errors; the recorded outputs do not enter into it, nor does the
-    optimizer or another provider, so a fault in those cannot widen it.
+    optimizer or another provider, so an error in those cannot widen it.
 
     Args:
         path: the model.
         folder: a test-data folder (``input_0.pb``, ``output_0.pb``), or one that holds several.
-        rho2_limit: the limit that the sets will be judged by.
-        rhomax_limit: likewise.
+        limits: those that the sets will be judged by.
         tolerance: the caller's own bound in place of the estimate.
         native_library: kernels for operators of domain ``dlzoo``, as for ``open_session``.
-        on_stage: is told what is being done.
+        progress: called with the name of each stage.
 
     Raises:
         BundleError: the data are damaged, or are not those of this model.
@@ -86,12 +86,10 @@ def recorded_golden_sets(
         inputs, recorded = _named(session, place)
         if tolerance is not None:
             noise = {
-                name: floor_of(tolerance, array, rho2_limit, rhomax_limit)
-                for name, array in recorded.items()
+                name: floor_of(tolerance, array, limits) for name, array in recorded.items()
             }
         else:
-            if on_stage is not None:
-                on_stage(f"noise floor of {place.name}")
+            progress.stage(f"noise floor of {place.name}")
             noise = _estimated_noise(session, inputs)
         for name, array in recorded.items():
             if array.size > 1 and np.all(array == array.flat[0]):
@@ -138,7 +136,7 @@ def data_folders(folder: Path) -> list[Path]:
     """The test-data folders inside a folder, in the order of their numbers; else itself.
 
     Raises:
-        BundleError: it is no folder.
+        BundleError: it is not a folder.
     """
     if not folder.is_dir():
         raise BundleError(
@@ -167,13 +165,11 @@ def _named(session: Session, folder: Path) -> tuple[Arrays, Arrays]:
     return named[0], named[1]
 
 
-def floor_of(
-    tolerance: Tolerance, recorded: npt.NDArray[Any], rho2_limit: float, rhomax_limit: float
-) -> NoiseFloor:
+def floor_of(tolerance: Tolerance, recorded: npt.NDArray[Any], limits: Limits) -> NoiseFloor:
     """The floor under which an error of exactly the tolerance is at both limits."""
     finite = np.abs(recorded[np.isfinite(recorded)].astype(np.float64))
     bound = tolerance.atol + tolerance.rtol * float(finite.max(initial=0.0))
-    return NoiseFloor(bound / rho2_limit, bound / rhomax_limit)
+    return NoiseFloor(bound / limits.rho2, bound / limits.rhomax)
 
 
 def _estimated_noise(
@@ -182,7 +178,7 @@ def _estimated_noise(
     if not any(array.dtype.kind == "f" and array.size for array in inputs.values()):
         raise ArgumentError(
             f"{session.path.name} takes no float input, so its noise floor cannot be estimated "
-            "from recorded data. Name a tolerance: rtol and atol."
+            "from recorded data. Give a tolerance: `rtol` and `atol`."
         )
     outputs = session.run(inputs)
     worst = dict.fromkeys(outputs, (0.0, 0.0))

@@ -1,4 +1,4 @@
-"""What was proved: results of every run, the power of the comparison, and the verdict."""
+"""The report of a proof: results of every run, the power of the comparison, and the verdict."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class CandidateResult:
 
     @property
     def place(self) -> str:
-        """Where it ran, as ``cpu`` or ``cpu (native)``."""
+        """The provider and its kernels, as ``cpu`` or ``cpu (native)``."""
         return f"{self.provider} ({self.kernels})" if self.kernels else self.provider
 
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """How many small faults the comparison caught, each put into one parameter tensor alone.
+    """The number of small faults that the comparison caught, each in one parameter tensor alone.
 
     ``tried`` of ``sampled_of`` parameter tensors got a fault; ``missed`` names those in which it
     went unnoticed, where that is known. ``without_effect`` are tensors that were left out of
@@ -72,7 +72,7 @@ class Power:
 class Report:
     """The verdict on a model, with everything that it rests on; true where it is ``pass``.
 
-    ``layers`` are the errors inside the model; None where nobody looked.
+    ``layers`` are the errors inside the model; None where they were not measured.
     """
 
     verdict: Verdict
@@ -91,7 +91,7 @@ class Report:
 
     @property
     def explanation(self) -> str:
-        """Why the verdict is what it is, in one line; empty where it is ``pass``."""
+        """The reasons for the verdict, in one line; empty where it is ``pass``."""
         if self:
             return ""
         reasons = list(self.reasons)
@@ -121,7 +121,7 @@ class Report:
         }
 
     def to_parity(self) -> dict[str, Any]:
-        """What parity.json holds: the report without the seconds, which differ from run to run."""
+        """The content of parity.json: the report without the seconds, which differ from run to run."""
         document = self.to_json()
         del document["seconds"]
         return document
@@ -228,11 +228,11 @@ def judge(
     power: Power | None,
     *,
     power_required: bool,
-    faults: Sequence[str] = (),
+    problems: Sequence[str] = (),
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict on all results together, and why it is not ``pass``.
+    """Judge all results together: the verdict, and the reasons where it is not ``pass``.
 
-    ``fail`` where a run failed or a fault was found beside them; else ``vacuous`` where the
+    ``fail`` where a run failed or a problem was found beside them; else ``vacuous`` where the
     comparison could hardly have failed: a provider and level without one finite number to
     compare, or faults of which fewer than ``POWER_THRESHOLD`` were caught; else ``pass``.
 
@@ -242,10 +242,10 @@ def judge(
         results: every run.
         power: what faults were caught; None where that was not measured.
         power_required: whether a power that was not measured makes the verdict ``vacuous``.
-        faults: what is wrong with the model apart from its numbers.
+        problems: what is wrong with the model apart from its numbers.
     """
-    if faults or any(result.verdict == "fail" for result in results):
-        return "fail", tuple(faults)
+    if problems or any(result.verdict == "fail" for result in results):
+        return "fail", tuple(problems)
     reasons = []
     if not results:
         reasons.append("nothing was compared")

@@ -1,11 +1,10 @@
-"""How long each stage of a long job took, and which one runs now."""
+"""Measure how long each stage of a long job takes, and report when one begins."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-OnStage = Callable[[str], None]
+from dlzoo.runtime.proof.progress import SILENT, Progress
 
 
 class StageClock:
@@ -18,8 +17,8 @@ class StageClock:
     ['export', 'verify']
     """
 
-    def __init__(self, on_stage: OnStage | None = None) -> None:
-        self._on_stage = on_stage
+    def __init__(self, progress: Progress = SILENT) -> None:
+        self._progress = progress
         self._seconds: dict[str, float] = {}
         self._current: str | None = None
         self._start = 0.0
@@ -30,8 +29,7 @@ class StageClock:
         self._current = stage
         self._seconds.setdefault(stage, 0.0)
         self._start = time.perf_counter()
-        if self._on_stage is not None:
-            self._on_stage(f"{stage}: {detail}" if detail else stage)
+        self._progress.stage(f"{stage}: {detail}" if detail else stage)
 
     def stop(self) -> dict[str, float]:
         """End the current stage; seconds by stage, in the order of their first begin."""

@@ -1,7 +1,7 @@
-"""What TF32 would change: CUDA's products with 10 bits of fraction in place of 23.
+"""Measure what TF32 would change: CUDA's products with 10 bits of fraction in place of 23.
 
-ONNX Runtime has it on by default; for parity it is off (``providers.PROVIDERS``), and its own
-difference is told apart, so that nobody who turns it on is surprised.
+ONNX Runtime has it on by default; for parity it is off (``providers.PROVIDERS``), and its effect
+is reported as a note, for those who turn it on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS, Comparison, compare_outputs
+from dlzoo.runtime.proof.limits import Limits
 from dlzoo.runtime.session.session import open_session
 
 
@@ -20,8 +21,7 @@ def tf32_note(
     golden_sets: Sequence[GoldenSet],
     *,
     dtypes: Mapping[str, str],
-    rho2_limit: float,
-    rhomax_limit: float,
+    limits: Limits,
     allow_fallback: bool,
 ) -> str:
     """Run once more on CUDA with TF32 on, and say how far from the reference that is.
@@ -36,8 +36,7 @@ def tf32_note(
             golden,
             dtypes=dtypes,
             unit_roundoff=UNIT_ROUNDOFFS["float32"],
-            rho2_limit=rho2_limit,
-            rhomax_limit=rhomax_limit,
+            limits=limits,
         )
         for golden in golden_sets
     ]

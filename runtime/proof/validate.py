@@ -5,19 +5,19 @@ Needs onnxruntime and numpy, not torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from dlzoo.errors import ArgumentError, BundleError, ProviderError
 from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.onnx_reader.onnx_header import OnnxHeader, read_onnx_header
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
-from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS, compare_outputs
-from dlzoo.runtime.proof.declarations import axis_faults, declaration_faults, replayed_axes
-from dlzoo.runtime.proof.divergence import declared_divergences
+from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS, Comparison, compare_outputs
+from dlzoo.runtime.proof.declarations import axis_problems, declaration_problems, replayed_axes
+from dlzoo.runtime.proof.divergence import Divergence, declared_divergences
+from dlzoo.runtime.proof.limits import Limits
+from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.proof.report import CandidateResult, Power, Report, judge, power_from_json
 from dlzoo.runtime.proof.stage_clock import StageClock
 from dlzoo.runtime.proof.tf32 import tf32_note
@@ -27,7 +27,8 @@ from dlzoo.runtime.session.custom_ops import (
     describe_kernels,
     kernel_choices,
 )
-from dlzoo.runtime.session.session import Session, open_session
+from dlzoo.runtime.session.run_settings import RunSettings
+from dlzoo.runtime.session.session import Session, open_with
 
 
 def verify_bundle(
@@ -39,7 +40,7 @@ def verify_bundle(
     native_library: str | Path = AUTO,
     golden_sets: Sequence[GoldenSet] | None = None,
     power: Power | None = None,
-    on_stage: Callable[[str], None] | None = None,
+    progress: Progress = SILENT,
 ) -> Report:
     """Replay what a bundle proves: its hashes, what it declares, and all of its golden data.
 
@@ -52,7 +53,7 @@ def verify_bundle(
             there are any, the model runs both with them and without.
         golden_sets: other data than the bundle's own, computed in the same way.
         power: as measured just now; the one in parity.json if None.
-        on_stage: is told what is being done.
+        progress: called with the name of each stage.
 
     Raises:
         BundleError: a file is missing or changed, or the model cannot be opened.
@@ -65,7 +66,7 @@ def verify_bundle(
             f"{bundle.path} has precision {manifest.precision!r}, expected one of "
             f"{', '.join(UNIT_ROUNDOFFS)}. Export it again."
         )
-    clock = StageClock(on_stage)
+    clock = StageClock(progress)
     clock("hashes")
     bundle.check_files()
     own = bundle.golden_sets()
@@ -73,37 +74,47 @@ def verify_bundle(
         power = power_from_json(bundle.parity().get("power"))
     header = bundle.header
     compared = own if golden_sets is None else golden_sets
-    rules: dict[str, Any] = {
-        "dtypes": {spec.name: spec.dtype for spec in manifest.outputs},
-        "rho2_limit": manifest.rho2_limit,
-        "rhomax_limit": manifest.rhomax_limit,
-        "allow_fallback": allow_fallback,
-    }
+    dtypes = {spec.name: spec.dtype for spec in manifest.outputs}
+    limits = Limits.from_manifest(manifest)
     results = _run_candidates(
         bundle,
         compared,
-        **rules,
         header=header,
+        dtypes=dtypes,
         unit_roundoff=UNIT_ROUNDOFFS[manifest.precision],
-        providers=providers,
-        optimizations=optimizations,
-        native_library=native_library,
+        limits=limits,
+        candidates=_candidates(
+            header,
+            providers,
+            optimizations,
+            allow_fallback=allow_fallback,
+            native_library=native_library,
+            bundle=bundle,
+        ),
         clock=clock,
     )
     notes = [
         f"the bundle carries {name}, which is code: where you trust its source, "
-        f"use it with --native-library {bundle.path / name}"
+        f"use it with `native_library={str(bundle.path / name)!r}`"
         for name in carried_libraries(bundle)
     ]
     if any(result.provider == "cuda" for result in results):
         clock("run", "cuda with TF32 on, for comparison")
-        notes.append(tf32_note(bundle, compared, **rules))
+        notes.append(
+            tf32_note(
+                bundle,
+                compared,
+                dtypes=dtypes,
+                limits=limits,
+                allow_fallback=allow_fallback,
+            )
+        )
     axes = replayed_axes(manifest.inputs, manifest.dynamic_axes, own)
-    faults = [
-        *declaration_faults(bundle, header),
-        *axis_faults(manifest.dynamic_axes, axes),
+    problems = [
+        *declaration_problems(bundle, header),
+        *axis_problems(manifest.dynamic_axes, axes),
     ]
-    verdict, reasons = judge(results, power, power_required=True, faults=faults)
+    verdict, reasons = judge(results, power, power_required=True, problems=problems)
     return Report(
         verdict=verdict,
         bundle=manifest.name,
@@ -121,15 +132,14 @@ def verify_model(
     path: Path,
     golden_sets: Sequence[GoldenSet],
     *,
-    rho2_limit: float,
-    rhomax_limit: float,
+    limits: Limits,
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = ("all",),
     allow_fallback: bool = False,
     native_library: str | Path = AUTO,
     power: Power | None = None,
     notes: Sequence[str] = (),
-    on_stage: Callable[[str], None] | None = None,
+    progress: Progress = SILENT,
 ) -> Report:
     """Compare any ``.onnx`` file with golden data; what it declares comes from its own header.
 
@@ -140,7 +150,7 @@ def verify_model(
         BundleError: the file is damaged, unsafe or not understood.
         ProviderError: a provider is missing or did not take the work.
     """
-    clock = StageClock(on_stage)
+    clock = StageClock(progress)
     clock("header")
     header = read_onnx_header(path)
     results = _run_candidates(
@@ -149,12 +159,14 @@ def verify_model(
         header=header,
         dtypes={spec.name: spec.dtype for spec in header.outputs},
         unit_roundoff=coarsest_unit_roundoff(header.outputs),
-        rho2_limit=rho2_limit,
-        rhomax_limit=rhomax_limit,
-        providers=providers,
-        optimizations=optimizations,
-        allow_fallback=allow_fallback,
-        native_library=native_library,
+        limits=limits,
+        candidates=_candidates(
+            header,
+            providers,
+            optimizations,
+            allow_fallback=allow_fallback,
+            native_library=native_library,
+        ),
         clock=clock,
     )
     verdict, reasons = judge(results, power, power_required=False)
@@ -178,6 +190,29 @@ def coarsest_unit_roundoff(outputs: Sequence[TensorSpec]) -> float:
     return max(known, default=UNIT_ROUNDOFFS["float32"])
 
 
+def _candidates(
+    header: OnnxHeader,
+    providers: Sequence[str],
+    optimizations: Sequence[str],
+    *,
+    allow_fallback: bool,
+    native_library: str | Path,
+    bundle: Bundle | None = None,
+) -> list[RunSettings]:
+    """One for each provider, its kernels, and level."""
+    return [
+        RunSettings(
+            provider=provider,
+            optimization=optimization,
+            allow_fallback=allow_fallback,
+            native_library=library,
+        )
+        for provider in dict.fromkeys(providers)
+        for library in kernel_choices(header, provider, native_library, bundle=bundle)
+        for optimization in dict.fromkeys(optimizations)
+    ]
+
+
 def _run_candidates(
     model: Bundle | Path,
     golden_sets: Sequence[GoldenSet],
@@ -185,68 +220,62 @@ def _run_candidates(
     header: OnnxHeader,
     dtypes: Mapping[str, str],
     unit_roundoff: float,
-    rho2_limit: float,
-    rhomax_limit: float,
-    providers: Sequence[str],
-    optimizations: Sequence[str],
-    allow_fallback: bool,
-    native_library: str | Path,
+    limits: Limits,
+    candidates: Iterable[RunSettings],
     clock: StageClock,
 ) -> tuple[CandidateResult, ...]:
-    """Every golden set through one session for each provider, its kernels, and level."""
+    """Every golden set through one session for each candidate."""
     results = []
-    bundle = model if isinstance(model, Bundle) else None
-    for provider in dict.fromkeys(providers):
-        choices = kernel_choices(header, provider, native_library, bundle=bundle)
-        for library, optimization in product(choices, dict.fromkeys(optimizations)):
-            clock("open", f"{provider}, optimization {optimization}")
-            session = open_session(
-                model,
-                provider,
-                optimization=optimization,
-                allow_fallback=allow_fallback,
-                native_library=library,
+    for settings in candidates:
+        clock("open", str(settings))
+        session = open_with(model, settings)
+        divergences = declared_divergences(header.num_nodes_by_op, session.provider)
+        for golden in golden_sets:
+            clock("run", f"{settings}, batch {golden.batch}, {golden.kind}")
+            results.append(
+                _run_one(
+                    session,
+                    golden,
+                    dtypes=dtypes,
+                    unit_roundoff=unit_roundoff,
+                    limits=limits,
+                    divergences=divergences,
+                )
             )
-            divergences = declared_divergences(header.num_nodes_by_op, session.provider)
-            for golden in golden_sets:
-                clock(
-                    "run",
-                    f"{provider}, optimization {optimization}, batch {golden.batch}, {golden.kind}",
-                )
-                results.append(
-                    _run_one(
-                        session,
-                        golden,
-                        dtypes=dtypes,
-                        unit_roundoff=unit_roundoff,
-                        rho2_limit=rho2_limit,
-                        rhomax_limit=rhomax_limit,
-                        divergences=divergences,
-                    )
-                )
-            del session  # or it would hold its weights while the next one loads them
+        del session  # or it would hold its weights while the next one loads them
     return tuple(results)
 
 
-def _run_one(session: Session, golden: GoldenSet, **rules: Any) -> CandidateResult:
-    facts: dict[str, Any] = {
-        "provider": session.provider,
-        "optimization": session.optimization,
-        "batch": golden.batch,
-        "golden": golden.name,
-        "kind": golden.kind,
-        "kernels": describe_kernels(session.custom_ops),
-    }
+def _run_one(
+    session: Session,
+    golden: GoldenSet,
+    *,
+    dtypes: Mapping[str, str],
+    unit_roundoff: float,
+    limits: Limits,
+    divergences: Iterable[Divergence],
+) -> CandidateResult:
     try:
         outputs = session.run(golden.inputs)
     except (ArgumentError, BundleError, ProviderError) as error:
         # A model that cannot do what its golden data ask of it is wrong, not the user.
-        return CandidateResult(
-            **facts, verdict="fail", rho2=None, rhomax=None, reasons=(str(error),)
+        comparison = Comparison(differences=(), reasons=(str(error),))
+    else:
+        comparison = compare_outputs(
+            outputs,
+            golden,
+            dtypes=dtypes,
+            unit_roundoff=unit_roundoff,
+            limits=limits,
+            divergences=divergences,
         )
-    comparison = compare_outputs(outputs, golden, **rules)
     return CandidateResult(
-        **facts,
+        provider=session.provider,
+        optimization=session.optimization,
+        batch=golden.batch,
+        golden=golden.name,
+        kind=golden.kind,
+        kernels=describe_kernels(session.custom_ops),
         verdict="pass" if comparison else "fail",
         rho2=comparison.rho2,
         rhomax=comparison.rhomax,

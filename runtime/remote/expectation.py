@@ -1,4 +1,4 @@
-"""What a server's model must give: golden data of a bundle, or what somebody recorded."""
+"""The answers expected of a server's model: golden data of a bundle, or recorded test data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from dlzoo.runtime.bundle.golden_set import GoldenSet, read_test_data_set
 from dlzoo.runtime.onnx_reader.onnx_header import read_onnx_header
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
 from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS
-from dlzoo.runtime.proof.declarations import axis_faults, declaration_faults, replayed_axes
+from dlzoo.runtime.proof.declarations import axis_problems, declaration_problems, replayed_axes
 from dlzoo.runtime.proof.divergence import DIVERGENCES, Divergence
+from dlzoo.runtime.proof.limits import Limits
 from dlzoo.runtime.proof.recorded import (
     Tolerance,
     data_folders,
@@ -29,17 +30,16 @@ from dlzoo.runtime.proof.validate import coarsest_unit_roundoff
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """What a server's model must give: the golden data, and the rules to judge by.
+    """The answers expected of a server's model, and the rules to judge them by.
 
-    ``inputs`` and ``outputs`` are None where only the golden data say what they are.
+    ``inputs`` and ``outputs`` are None if only the golden data tell them.
     """
 
     name: str
     golden_sets: tuple[GoldenSet, ...]
     dtypes: Mapping[str, str]
     unit_roundoff: float
-    rho2_limit: float
-    rhomax_limit: float
+    limits: Limits
     inputs: tuple[TensorSpec, ...] | None = None
     outputs: tuple[TensorSpec, ...] | None = None
     divergences: tuple[Divergence, ...] = ()
@@ -47,12 +47,12 @@ class Expectation:
     power: Power | None = None
     power_required: bool = False
     dynamic_axes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    faults: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def expectation_of(bundle: Bundle) -> Expectation:
-    """What a bundle proves of itself.
+    """Read the expected answers from a bundle's golden data.
 
     Raises:
         BundleError: a file is missing or changed, or the bundle holds no golden data.
@@ -67,8 +67,7 @@ def expectation_of(bundle: Bundle) -> Expectation:
         golden_sets=tuple(golden_sets),
         dtypes={spec.name: spec.dtype for spec in manifest.outputs},
         unit_roundoff=UNIT_ROUNDOFFS[manifest.precision],
-        rho2_limit=manifest.rho2_limit,
-        rhomax_limit=manifest.rhomax_limit,
+        limits=Limits.from_manifest(manifest),
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         divergences=_divergences_anywhere(header.num_nodes_by_op),
@@ -76,15 +75,15 @@ def expectation_of(bundle: Bundle) -> Expectation:
         power=power_from_json(bundle.parity().get("power")),
         power_required=True,
         dynamic_axes=axes,
-        faults=(
-            *declaration_faults(bundle, header),
-            *axis_faults(manifest.dynamic_axes, axes),
+        problems=(
+            *declaration_problems(bundle, header),
+            *axis_problems(manifest.dynamic_axes, axes),
         ),
     )
 
 
 def _divergences_anywhere(ops: Mapping[str, int]) -> tuple[Divergence, ...]:
-    """Those declared for any provider: a server does not say which one it runs."""
+    """List the divergences declared for any provider: a server does not say which one it uses."""
     return tuple(divergence for divergence in DIVERGENCES if divergence.op in ops)
 
 
@@ -94,26 +93,23 @@ def recorded_expectation(
     tolerance: Tolerance | None,
     *,
     model: str | None,
-    rho2_limit: float,
-    rhomax_limit: float,
+    limits: Limits,
 ) -> Expectation:
-    """What ONNX test data say, with the model file beside it or without.
+    """Read the expected answers from ONNX test data, with or without the model's file.
 
     Args:
-        path: the ``.onnx`` file that the server should serve; None where there is none here.
+        path: the ``.onnx`` file that the server should serve; None if it is not here.
         folder: a test-data folder, or one that holds several.
-        tolerance: the caller's own bound; needed where there is no file to estimate one from.
+        tolerance: the caller's own bound; required without a file to estimate one from.
         model: the model's name on the server.
-        rho2_limit: the limit of the verdict.
-        rhomax_limit: likewise.
+        limits: the limits of the verdict.
 
     Raises:
-        ArgumentError: there is nothing to name the model or to judge by.
-        BundleError: the data are damaged, or are not those of this model.
+        ArgumentError: without a file, the model's name or the tolerance is missing.
+        BundleError: the data are damaged, or belong to another model.
     """
-    limits: dict[str, Any] = {"rho2_limit": rho2_limit, "rhomax_limit": rhomax_limit}
     if path is not None:
-        sets, notes = recorded_golden_sets(path, folder, tolerance=tolerance, **limits)
+        sets, notes = recorded_golden_sets(path, folder, limits=limits, tolerance=tolerance)
         header = read_onnx_header(path)
         return Expectation(
             name=path.stem,
@@ -125,18 +121,18 @@ def recorded_expectation(
             divergences=_divergences_anywhere(header.num_nodes_by_op),
             opset=header.opset,
             notes=(*notes, "power was not measured"),
-            **limits,
+            limits=limits,
         )
     if tolerance is None or model is None:
         raise ArgumentError(
-            "--server with --golden and no model file needs --model and a tolerance: --rtol or "
-            "--atol. Give them, or the model file."
+            "Recorded data without a model file need `model` and a tolerance: `rtol` or `atol`. "
+            "Give them, or the model file."
         )
     return _from_files_alone(folder, tolerance, model, limits)
 
 
 def _from_files_alone(
-    folder: Path, tolerance: Tolerance, model: str, limits: Mapping[str, float]
+    folder: Path, tolerance: Tolerance, model: str, limits: Limits
 ) -> Expectation:
     golden_sets: list[GoldenSet] = []
     dtypes: dict[str, str] = {}
@@ -144,8 +140,8 @@ def _from_files_alone(
         inputs, outputs = read_test_data_set(place)
         if not all(name for name, _ in (*inputs, *outputs)):
             raise ArgumentError(
-                f"{place} holds tensors without a name, so nothing says which input is which. "
-                "Give the model file, too."
+                f"{place} holds tensors without names, so they cannot be matched with inputs and "
+                "outputs. Give the model file, too."
             )
         dtypes |= {name: array.dtype.name for name, array in outputs}
         golden_sets.append(
@@ -154,12 +150,7 @@ def _from_files_alone(
                 kind="recorded",
                 inputs=dict(inputs),
                 reference={name: array.astype(np.float64) for name, array in outputs},
-                noise={
-                    name: floor_of(
-                        tolerance, array, limits["rho2_limit"], limits["rhomax_limit"]
-                    )
-                    for name, array in outputs
-                },
+                noise={name: floor_of(tolerance, array, limits) for name, array in outputs},
             )
         )
     known = [UNIT_ROUNDOFFS[dtype] for dtype in dtypes.values() if dtype in UNIT_ROUNDOFFS]
@@ -168,7 +159,6 @@ def _from_files_alone(
         golden_sets=tuple(golden_sets),
         dtypes=dtypes,
         unit_roundoff=max(known, default=UNIT_ROUNDOFFS["float32"]),
-        rho2_limit=limits["rho2_limit"],
-        rhomax_limit=limits["rhomax_limit"],
-        notes=("the reference is what another runtime recorded", "power was not measured"),
+        limits=limits,
+        notes=("the reference was recorded with another runtime", "power was not measured"),
     )

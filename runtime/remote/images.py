@@ -1,8 +1,7 @@
-"""Real images end to end: the same top class here and on the server, from the file on."""
+"""Compare the top classes of real images here and on the server, from the image file on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from dlzoo.errors import ArgumentError, BundleError, DataError
 from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.images.classify import network_input
 from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS
+from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.remote.model import RefusedError, RemoteFacts, RemoteModel
 from dlzoo.runtime.session.session import open_session
 
@@ -23,11 +23,12 @@ _NUM_SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAgreement:
-    """How often the server's top class is that of a session here; true where it always is.
+    """The number of images with the same top class here and on the server; true if all have it.
 
-    ``sent`` says what went over the wire: ``tensors`` that were made here, or the image ``files``
-    themselves, so that the server's own preprocessing counts. A change between classes whose
-    scores are nearer than float32's noise is in ``num_noise``, any other in ``wrong``.
+    ``sent`` says what went over the wire: ``tensors`` that were prepared here, or the image
+    ``files`` themselves, which tests the server's own preprocessing too. ``num_noise`` counts the
+    changes between classes whose scores differ by less than the noise of float32; ``wrong`` lists
+    the others.
     """
 
     sent: str
@@ -40,7 +41,7 @@ class ImageAgreement:
 
     @property
     def reason(self) -> str:
-        """Why it fails, in one line."""
+        """The reason of the failure, in one line."""
         shown = "; ".join(self.wrong[:_NUM_SHOWN])
         more = "; …" if len(self.wrong) > _NUM_SHOWN else ""
         count = f"{len(self.wrong)} of {self.num_images} images"
@@ -62,24 +63,24 @@ def compare_images(
     bundle: Bundle,
     folder: Path,
     *,
-    on_stage: Callable[[str], None] | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[ImageAgreement, ...]:
-    """Put every image of a folder through a session here and through the server.
+    """Run every image of a folder through a session here and through the server.
 
-    As tensors always; as files, too, where the server takes them (``/classify``); as files alone
-    where the model on the server takes bytes (Triton's ensemble).
+    Images are sent as tensors; also as files, if the server takes them (``/classify``); only as
+    files, if the model on the server takes bytes (Triton's ensemble).
 
     Raises:
         ArgumentError: the bundle does not say how images become its input.
         DataError: the folder holds no image.
-        ImageError: one cannot be read.
-        ServerError: the server is away, or its answers make no sense.
+        ImageError: an image cannot be read.
+        ServerError: the server is unreachable, or its answers make no sense.
     """
     manifest = bundle.manifest
     if manifest.preprocessing is None or len(manifest.inputs) != 1:
         raise ArgumentError(
-            f"{bundle.path} does not say how images become its input, so --data cannot be used. "
-            "Leave it out."
+            f"{bundle.path} does not say how images become its input, so images cannot be compared. "
+            "Compare only its golden data."
         )
     files = image_files(folder)
     session = open_session(bundle, "cpu")
@@ -90,8 +91,7 @@ def compare_images(
     found: dict[str, list[str]] = {} if takes_bytes else {"tensors": []}
     num_noise = dict.fromkeys(("tensors", "files"), 0)
     for number, file in enumerate(files, start=1):
-        if on_stage is not None:
-            on_stage(f"images: {number} of {len(files)}")
+        progress.stage(f"images: {number} of {len(files)}")
         x = network_input(file, manifest)
         scores_K = session.run({input_name: x})[output_name][0].reshape(-1)
         answers: dict[str, int | str | None] = {}
@@ -105,11 +105,11 @@ def compare_images(
             if top is None:
                 continue
             wrong = found.setdefault(sent, [])
-            fault = _fault(scores_K, top, noise)
-            if fault == "noise":
+            difference = _class_difference(scores_K, top, noise)
+            if difference == "noise":
                 num_noise[sent] += 1
-            elif fault:
-                wrong.append(f"{file.relative_to(folder).as_posix()} {fault}")
+            elif difference:
+                wrong.append(f"{file.relative_to(folder).as_posix()} {difference}")
     return tuple(
         ImageAgreement(
             sent=sent,
@@ -122,14 +122,14 @@ def compare_images(
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every image file in a folder and those inside it, in order.
+    """List every image file in a folder and its subfolders, sorted by path.
 
     Raises:
         DataError: there is none.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not files:
-        what = "holds no image" if folder.is_dir() else "is no folder"
+        what = "holds no image" if folder.is_dir() else "is not a folder"
         raise DataError(f"{folder} {what}, expected a folder of .jpg, .png or .webp files.")
     return files
 
@@ -146,7 +146,7 @@ def _top_of_tensor(
 def _top_of_file(
     remote: RemoteModel, facts: RemoteFacts, file: Path, output: str
 ) -> int | str:
-    """Through a model whose input are the bytes of image files, as Triton's ensemble."""
+    """Ask a model whose input is the bytes of image files, such as Triton's ensemble."""
     (tensor,) = facts.inputs
     data = np.empty((1,) * max(len(tensor.shape), 1), np.object_)
     data[...] = file.read_bytes()
@@ -173,8 +173,8 @@ def _top(answers: dict[str, npt.NDArray[Any]], output: str) -> int | str:
     return int(np.argmax(first_K))
 
 
-def _fault(scores_K: npt.NDArray[Any], top: int | str, noise: float) -> str:
-    """Empty where the top classes agree, ``noise`` where nobody could tell them apart."""
+def _class_difference(scores_K: npt.NDArray[Any], top: int | str, noise: float) -> str:
+    """Describe how the top classes differ: empty if they agree, ``noise`` if within the noise."""
     if isinstance(top, str):
         return top
     mine = int(np.argmax(scores_K))
@@ -189,7 +189,7 @@ def _fault(scores_K: npt.NDArray[Any], top: int | str, noise: float) -> str:
 
 
 def _relative_noise(bundle: Bundle) -> float:
-    """The largest error that the bundle's limits allow, in units of the largest output.
+    """Compute the largest error that the bundle's limits allow, in units of the largest output.
 
     Source: docs/DESIGN.md, section 6, rules 3 and 4.
     """

@@ -1,14 +1,14 @@
-"""Proof over the wire: golden data go to a running server, its answers under the same verdict.
+"""Proof over the wire: send golden data to a running server, and judge its answers.
 
-The server says where and how it runs a model; what is judged is what a client gets. Its latency is
-measured beside that, and nothing depends on it.
+Only the answers that a client receives are judged, by the same rules as a local run. The server's
+latency is measured too, but does not affect the verdict.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
 from dlzoo.runtime.proof.compare import compare_outputs
+from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.proof.report import CandidateResult, Report, Verdict, judge
 from dlzoo.runtime.proof.stage_clock import StageClock
 from dlzoo.runtime.remote.expectation import Expectation
@@ -23,15 +24,15 @@ from dlzoo.runtime.remote.images import ImageAgreement
 from dlzoo.runtime.remote.model import RefusedError, RemoteFacts, RemoteModel, RemoteTensor
 from dlzoo.runtime.remote.tensors import datatype_named
 
-#: Requests that are timed, at most, and for how long: a p99 of fewer says little.
+#: The most requests to time, and for how long: the p99 of fewer says little.
 _NUM_TIMED, _MAX_TIMED_S = 200, 5.0
-#: Stands where a local run has its optimization level.
+#: Reported in place of the optimization level of a local run.
 _ON_SERVER = "on the server"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Time of a whole request, as the client sees it, one at a time."""
+    """Time of a whole request, as the client sees it, sent one at a time."""
 
     num_requests: int
     batch: int
@@ -41,7 +42,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteReport:
-    """The verdict on a server's model; true where it passes, its images too."""
+    """The verdict on a server's model; true if the golden data and all images pass."""
 
     report: Report
     url: str
@@ -55,17 +56,17 @@ class RemoteReport:
 
     @property
     def verdict(self) -> Verdict:
-        """That on the golden data, and ``fail`` where images alone got other classes."""
+        """The verdict on the golden data; ``fail`` if those pass and an image gets another class."""
         return self.report.verdict if self or not self.report else "fail"
 
     @property
     def explanation(self) -> str:
-        """Why it fails, in one line; empty where it passes."""
+        """The reasons of a failure, in one line; empty if it passes."""
         reasons = [agreement.reason for agreement in self.images if not agreement]
         return " ".join(text for text in (self.report.explanation, *reasons) if text)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values, with the server's part beside the local one's fields."""
+        """The report as JSON values: the fields of a local report, and the server's."""
         latency = self.latency
         return {
             **self.report.to_json(),
@@ -93,19 +94,19 @@ def verify_remote(
     remote: RemoteModel,
     expected: Expectation,
     *,
-    on_stage: Callable[[str], None] | None = None,
+    progress: Progress = SILENT,
 ) -> RemoteReport:
     """Send all golden data to a server, judge its answers, and time it.
 
     Raises:
-        ServerError: the server is away, has no such model, or speaks another protocol.
+        ServerError: the server is unreachable, lacks the model, or speaks another protocol.
     """
-    clock = StageClock(on_stage)
+    clock = StageClock(progress)
     clock("server", remote.url)
     facts = remote.facts()
-    faults = [*expected.faults, *signature_faults(facts, expected)]
+    problems = [*expected.problems, *signature_problems(facts, expected)]
     results = []
-    if not faults:
+    if not problems:
         for golden in expected.golden_sets:
             clock("run", f"{remote.protocol}, batch {golden.batch}, {golden.kind}")
             results.append(_run_one(remote, golden, expected))
@@ -114,7 +115,7 @@ def verify_remote(
         clock("latency")
         latency = _measured_latency(remote, expected)
     verdict, reasons = judge(
-        results, expected.power, power_required=expected.power_required, faults=faults
+        results, expected.power, power_required=expected.power_required, problems=problems
     )
     report = Report(
         verdict=verdict,
@@ -138,7 +139,7 @@ def report_images(
     expected: Expectation,
     images: tuple[ImageAgreement, ...],
 ) -> RemoteReport:
-    """The verdict on a model that takes image files: no golden data can be sent to it."""
+    """Judge a model that takes image files, to which no golden data can be sent."""
     passes = bool(images) and all(images)
     report = Report(
         verdict="pass" if passes else "fail",
@@ -159,9 +160,9 @@ def report_images(
     )
 
 
-def signature_faults(facts: RemoteFacts, expected: Expectation) -> list[str]:
-    """Where a server declares other inputs or outputs than the model has."""
-    faults = []
+def signature_problems(facts: RemoteFacts, expected: Expectation) -> list[str]:
+    """Find where a server declares other inputs or outputs than the model has."""
+    problems = []
     for role, declared, specs in (
         ("input", facts.inputs, expected.inputs),
         ("output", facts.outputs, expected.outputs),
@@ -171,14 +172,16 @@ def signature_faults(facts: RemoteFacts, expected: Expectation) -> list[str]:
         by_name = {tensor.name: tensor for tensor in declared}
         wanted = {spec.name: spec for spec in specs}
         if set(by_name) != set(wanted):
-            faults.append(
+            problems.append(
                 f"the server's {role}s are {sorted(by_name)}, the model has {sorted(wanted)}"
             )
             continue
         for name, spec in wanted.items():
             if not _fits(by_name[name], spec):
-                faults.append(f"the server's {role} is {by_name[name]}, the model has {spec}")
-    return faults
+                problems.append(
+                    f"the server's {role} is {by_name[name]}, the model has {spec}"
+                )
+    return problems
 
 
 def _fits(tensor: RemoteTensor, spec: TensorSpec) -> bool:
@@ -193,30 +196,30 @@ def _fits(tensor: RemoteTensor, spec: TensorSpec) -> bool:
 
 
 def _run_one(remote: RemoteModel, golden: GoldenSet, expected: Expectation) -> CandidateResult:
-    facts: dict[str, Any] = {
-        "provider": remote.protocol,
-        "optimization": _ON_SERVER,
-        "batch": golden.batch,
-        "golden": golden.name,
-        "kind": golden.kind,
-    }
+    unanswered = CandidateResult(
+        provider=remote.protocol,
+        optimization=_ON_SERVER,
+        batch=golden.batch,
+        golden=golden.name,
+        kind=golden.kind,
+        verdict="fail",
+        rho2=None,
+        rhomax=None,
+    )
     try:
         answers = remote.infer(golden.inputs, list(golden.reference))
     except RefusedError as error:
-        return CandidateResult(
-            **facts, verdict="fail", rho2=None, rhomax=None, reasons=(str(error),)
-        )
+        return replace(unanswered, reasons=(str(error),))
     comparison = compare_outputs(
         answers,
         golden,
         dtypes=expected.dtypes,
         unit_roundoff=expected.unit_roundoff,
-        rho2_limit=expected.rho2_limit,
-        rhomax_limit=expected.rhomax_limit,
+        limits=expected.limits,
         divergences=expected.divergences,
     )
-    return CandidateResult(
-        **facts,
+    return replace(
+        unanswered,
         verdict="pass" if comparison else "fail",
         rho2=comparison.rho2,
         rhomax=comparison.rhomax,
@@ -227,7 +230,7 @@ def _run_one(remote: RemoteModel, golden: GoldenSet, expected: Expectation) -> C
 
 
 def _measured_latency(remote: RemoteModel, expected: Expectation) -> Latency | None:
-    """The smallest golden set again and again, one request after the other."""
+    """Time requests with the smallest golden set, one after the other."""
     golden = min(expected.golden_sets, key=lambda golden: golden.batch)
     outputs: Sequence[str] = list(golden.reference)
     times_ms: list[float] = []
@@ -236,7 +239,7 @@ def _measured_latency(remote: RemoteModel, expected: Expectation) -> Latency | N
         start = time.perf_counter()
         try:
             remote.infer(golden.inputs, outputs)
-        except RefusedError:  # a server under load may; what came until then counts
+        except RefusedError:  # as a server under load may; the times until then count
             break
         times_ms.append(1000 * (time.perf_counter() - start))
     if not times_ms:

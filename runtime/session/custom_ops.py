@@ -23,12 +23,12 @@ from dlzoo.runtime.session.native_library import (
     CUSTOM_DOMAIN,
     NATIVE_ABI_VERSION,
     NATIVE_LIBRARY_VARIABLE,
-    library_file_fault,
+    library_file_problem,
     packaged_library_path,
 )
 from dlzoo.runtime.session.ort_error import one_line_reason
 
-#: How an operator of domain ``dlzoo`` runs: by the library's kernel, or by its ONNX function.
+#: An operator of domain ``dlzoo`` runs by the library's kernel, or by its ONNX function.
 Kernels = Literal["native", "function"]
 #: What stands for a library's path: look in the usual places, or use none.
 AUTO, OFF = "auto", "off"
@@ -143,7 +143,7 @@ def check_bodies(path: Path, header: OnnxHeader, kernels: NativeLibrary | None) 
 
 
 def kernels_used(ops: Iterable[str], nodes: Iterable[tuple[str, str]]) -> dict[str, Kernels]:
-    """How each operator runs, by what ONNX Runtime says of the nodes that it has placed.
+    """Say of each operator how it runs, by the nodes that ONNX Runtime has placed.
 
     Args:
         ops: those of the model, as ``dlzoo::Mish``.
@@ -185,10 +185,10 @@ def _load(path: Path, origin: str) -> NativeLibrary:
             f"Native library {path} ({origin}) does not exist, expected a file built with "
             f'"{BUILD_COMMAND}". Build it, or give "{OFF}" to run the ONNX functions.'
         )
-    fault = library_file_fault(path)
-    if fault:
+    problem = library_file_problem(path)
+    if problem:
         raise NativeLibraryError(
-            f"Native library {path} ({origin}) {fault}. Build it here: {BUILD_COMMAND}"
+            f"Native library {path} ({origin}) {problem}. Build it here: {BUILD_COMMAND}"
         )
     try:
         library = ctypes.CDLL(str(path.resolve()))

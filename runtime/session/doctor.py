@@ -1,4 +1,4 @@
-"""What this machine can run, and how to mend what it cannot."""
+"""Find out what this machine can run, and how to fix what it cannot."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _LOW_DISK_BYTES = 2 * 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at: how it is, and the command or step that mends it."""
+    """One thing that was looked at: how it is, and the command or step that fixes it."""
 
     subject: str
     status: Literal["ok", "warn", "fail"]

@@ -1,4 +1,4 @@
-"""Which ONNX Runtime is installed, and whether it is one and whole."""
+"""Find the installed ONNX Runtime, and check that it is the only one and complete."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def load_onnxruntime() -> ModuleType:
         InstallationError: none or two are installed, or the one that is does not load.
     """
     package = check_installation()
-    mend = (
+    fix = (
         f"Run: pip uninstall -y {package} && "
         f'pip install --no-cache-dir "{package}{_EXTRAS.get(package, "")}"'
     )
@@ -89,11 +89,11 @@ def load_onnxruntime() -> ModuleType:
         onnxruntime = import_module("onnxruntime")
     except ImportError as error:
         reason = str(error).splitlines()[0]
-        raise InstallationError(f"{package} does not load: {reason}. {mend}") from None
+        raise InstallationError(f"{package} does not load: {reason}. {fix}") from None
     if not hasattr(onnxruntime, "InferenceSession"):
         raise InstallationError(
             f"{package} is installed, but its files are gone: another ONNX Runtime package was "
-            f"removed after it. {mend}"
+            f"removed after it. {fix}"
         )
     # What goes wrong comes back as an exception; the C++ log would only repeat it on stderr.
     onnxruntime.set_default_logger_severity(4)

@@ -44,13 +44,13 @@ _ELF_HEADER_BYTES, _ELF_SHARED_OBJECT, _PT_LOAD = 64, 3, 1
 
 
 def packaged_library_path() -> Path:
-    """Where a build puts the library: beside its sources in the package."""
+    """The path at which a build puts the library: beside its sources in the package."""
     name = f"libdlzoo_native{_SUFFIXES.get(sys.platform, _ELF_SUFFIX)}"
     return Path(__file__).parents[2] / "export" / "lowering" / "native" / name
 
 
-def library_file_fault(path: Path) -> str:
-    """Why a file cannot be a shared library for this machine; empty where it can.
+def library_file_problem(path: Path) -> str:
+    """The reason why a file cannot be a shared library for this machine; empty where it can.
 
     Reads the header alone. A file that is cut off would end the process when it is loaded (its
     pages are mapped), so the size that the header promises is compared, too. Outside Linux, only
@@ -63,9 +63,9 @@ def library_file_fault(path: Path) -> str:
             header = file.read(_ELF_HEADER_BYTES)
             if sys.platform != "linux":
                 return "" if header else "is empty"
-            fault = _elf_fault(header)
-            if fault:
-                return fault
+            problem = _elf_problem(header)
+            if problem:
+                return problem
             offset, size, count = _program_headers(header)
             file_bytes = file.seek(0, 2)
             file.seek(min(offset, file_bytes))
@@ -77,9 +77,9 @@ def library_file_fault(path: Path) -> str:
     return ""
 
 
-def _elf_fault(header: bytes) -> str:
+def _elf_problem(header: bytes) -> str:
     if header[:4] != b"\x7fELF":
-        return f"is no shared library: it begins with {header[:4]!r}, expected b'\\x7fELF'"
+        return f"is not a shared library: it begins with {header[:4]!r}, expected b'\\x7fELF'"
     if len(header) < _ELF_HEADER_BYTES:
         return f"is cut off after {len(header)} bytes"
     if header[4] != 2 or header[5] != (1 if sys.byteorder == "little" else 2):
@@ -91,12 +91,14 @@ def _elf_fault(header: bytes) -> str:
         built_for = next((n for n, m in _ELF_MACHINES.items() if m == machine), None)
         return f"is built for {built_for or f'ELF machine {machine}'}, this machine is {here}"
     if kind != _ELF_SHARED_OBJECT:
-        return f"is no shared library: its ELF type is {kind}, expected {_ELF_SHARED_OBJECT}"
+        return (
+            f"is not a shared library: its ELF type is {kind}, expected {_ELF_SHARED_OBJECT}"
+        )
     return ""
 
 
 def _program_headers(header: bytes) -> tuple[int, int, int]:
-    """Where the table of segments lies, the size of an entry, and how many there are."""
+    """The table of segments: its place, the size of an entry, and the number of entries."""
     (offset,) = struct.unpack_from("=Q", header, 32)
     size, count = struct.unpack_from("=HH", header, 54)
     return offset, size, count

@@ -1,4 +1,4 @@
-"""What ONNX Runtime says of a failure, as one line."""
+"""ONNX Runtime's message of a failure, as one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def one_line_reason(error: BaseException) -> str:
-    """What ONNX Runtime said, without error codes, C++ sources and line breaks."""
+    """ONNX Runtime's message, without error codes, C++ sources and line breaks."""
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     # "/onnxruntime_src/…/model.cc:256 onnxruntime::Model::Model(…) Unsupported model IR version"

@@ -1,4 +1,4 @@
-"""Where ONNX Runtime put a session's nodes, and whether that is where they were asked to be."""
+"""Check that ONNX Runtime put a session's nodes on the provider that was asked for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPE_OPS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Which providers a session has and which nodes each of them took.
+    """The providers of a session and the nodes that each of them took.
 
     ``actual`` are the session's providers, ``node_providers`` the number of nodes of each, ``cpu_ops``
     the operators on the CPU, and ``ops`` domain and type of every node.
@@ -40,7 +40,7 @@ class Placement:
 
 
 def placement_of(inference_session: Any) -> Placement:
-    """What ONNX Runtime says of a session that records it."""
+    """Read the placement from a session that recorded it."""
     nodes = [
         (short_name(group.ep_name), node.domain, node.op_type)
         for group in inference_session.get_provider_graph_assignment_info()
@@ -67,7 +67,7 @@ def check_placement(placement: Placement, path: Path, wanted: ExecutionProvider)
         raise ProviderError(
             f"Provider {wanted.name!r} was asked for, but its libraries did not load{reason} and "
             f'{path.name} would run on {", ".join(placement.actual)}. Run "dlzoo doctor" to see what '
-            "is missing, or give --allow-fallback."
+            "is missing, or give `allow_fallback=True`."
         )
     strangers = {op: count for op, count in placement.cpu_ops.items() if op not in SHAPE_OPS}
     if not placement.node_providers.get(wanted.name):
@@ -78,5 +78,5 @@ def check_placement(placement: Placement, path: Path, wanted: ExecutionProvider)
         raise ProviderError(
             f"Provider {wanted.name!r} was asked for, but {sum(strangers.values())} of "
             f"{num_nodes} nodes of {path.name} would run on cpu: {listed}. "
-            "Export with another opset, or give --allow-fallback."
+            "Export with another opset, or give `allow_fallback=True`."
         )

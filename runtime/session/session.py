@@ -16,25 +16,16 @@ from dlzoo.runtime.session.custom_ops import (
     AUTO,
     KERNEL_PROVIDER,
     Kernels,
-    NativeLibrary,
     check_bodies,
     custom_ops_of,
     find_native_library,
     kernels_used,
-    register_native_library,
 )
-from dlzoo.runtime.session.installation import load_onnxruntime
+from dlzoo.runtime.session.inference_session import open_inference_session
 from dlzoo.runtime.session.ort_error import one_line_reason
 from dlzoo.runtime.session.placement import check_placement, placement_of
-from dlzoo.runtime.session.providers import ExecutionProvider, require_provider
-
-#: ONNX Runtime's graph optimization levels, by the names used here.
-OPTIMIZATIONS = {
-    "disabled": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
+from dlzoo.runtime.session.providers import require_provider
+from dlzoo.runtime.session.run_settings import RunSettings
 
 
 class Session:
@@ -111,7 +102,7 @@ class Session:
             if kind == "EPFail" or self.provider != "cpu":
                 raise ProviderError(
                     f"Provider {self.provider!r} failed while running {self.path.name}: {reason}. "
-                    "Try --provider cpu."
+                    'Try `provider="cpu"`.'
                 ) from None
             raise BundleError(
                 f"{self.path.name} cannot be run on these inputs: {reason}. "
@@ -156,40 +147,45 @@ def open_session(
         ArgumentError: no such provider or optimization level.
         InstallationError: no ONNX Runtime is installed, or two are.
     """
-    if optimization not in OPTIMIZATIONS:
-        raise ArgumentError(
-            f"No optimization level is named {optimization!r}, expected one of "
-            f"{', '.join(OPTIMIZATIONS)}."
-        )
+    settings = RunSettings(
+        provider=provider,
+        optimization=optimization,
+        allow_fallback=allow_fallback,
+        num_threads=num_threads,
+        native_library=native_library,
+        allow_tf32=allow_tf32,
+        session_config=session_config or {},
+    )
+    return open_with(model, settings)
+
+
+def open_with(model: Bundle | Path | str, settings: RunSettings) -> Session:
+    """Open a model as :func:`open_session` does, with its arguments in one object.
+
+    Raises:
+        BundleError: the file is damaged, unsafe or not understood.
+        NativeLibraryError: the library of kernels cannot be used.
+        ProviderError: the provider is missing or did not take the work.
+        ArgumentError: no such provider.
+        InstallationError: no ONNX Runtime is installed, or two are.
+    """
     path, header, bundle = _model_of(model)
-    wanted = require_provider(provider)
+    wanted = require_provider(settings.provider)
     ops = custom_ops_of(header)
     library = None
     if ops and wanted.name == KERNEL_PROVIDER:
-        library = find_native_library(native_library, bundle=bundle)
+        library = find_native_library(settings.native_library, bundle=bundle)
     check_bodies(path, header, library)
-    provider_options = dict(wanted.options)
-    if allow_tf32 and "use_tf32" in provider_options:
-        provider_options["use_tf32"] = "1"
-    session = _inference_session(
-        path,
-        wanted,
-        optimization,
-        num_threads,
-        library,
-        provider_options,
-        session_config or {},
-    )
-
+    session = open_inference_session(path, settings, library=library)
     placement = placement_of(session)
-    if wanted.name != "cpu" and not allow_fallback:
+    if wanted.name != "cpu" and not settings.allow_fallback:
         check_placement(placement, path, wanted)
     return Session(
         session,
         header,
         path=path,
         provider=wanted.name,
-        optimization=optimization,
+        optimization=settings.optimization,
         node_providers=placement.node_providers,
         cpu_ops=placement.cpu_ops if wanted.name != "cpu" else {},
         custom_ops=kernels_used(ops, placement.ops),
@@ -203,46 +199,3 @@ def _model_of(model: Bundle | Path | str) -> tuple[Path, OnnxHeader, Bundle | No
             return path, read_onnx_header(path), None
         model = Bundle.open(path)
     return model.model_path, model.header, model
-
-
-def _inference_session(
-    path: Path,
-    provider: ExecutionProvider,
-    optimization: str,
-    num_threads: int | None,
-    library: NativeLibrary | None,
-    provider_options: dict[str, str],
-    session_config: Mapping[str, str],
-) -> Any:
-    onnxruntime = load_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = getattr(
-        onnxruntime.GraphOptimizationLevel, OPTIMIZATIONS[optimization]
-    )
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    for key, value in session_config.items():
-        options.add_session_config_entry(key, value)
-    if num_threads is not None:
-        options.intra_op_num_threads = num_threads
-    if library is not None:
-        register_native_library(options, library)
-    try:
-        # Without enable_fallback=0 a failure, here or in a later run, moves the session to the
-        # CPU and prints so on stdout.
-        return onnxruntime.InferenceSession(
-            str(path),
-            options,
-            providers=[(provider.ort_name, provider_options)],
-            enable_fallback=0,
-        )
-    except Exception as error:
-        if provider.name != "cpu" and type(error).__name__ in ("RuntimeError", "EPFail"):
-            raise ProviderError(
-                f"Provider {provider.name!r} cannot be used: {one_line_reason(error)}. "
-                'Run "dlzoo doctor" to see what is missing.'
-            ) from None
-        raise BundleError(
-            f"{path} is not understood by ONNX Runtime {onnxruntime.__version__}: "
-            f"{one_line_reason(error)}. Export it again, or update onnxruntime."
-        ) from None

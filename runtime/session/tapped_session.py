@@ -8,8 +8,7 @@ what is concluded from taps must be judged on an untapped session, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,12 @@ from dlzoo.runtime.session.custom_ops import (
     KERNEL_PROVIDER,
     custom_ops_of,
     find_native_library,
-    register_native_library,
 )
+from dlzoo.runtime.session.inference_session import INFORMING, SILENT, open_inference_session
 from dlzoo.runtime.session.installation import load_onnxruntime
 from dlzoo.runtime.session.ort_error import one_line_reason
 from dlzoo.runtime.session.providers import require_provider, short_name
-from dlzoo.runtime.session.session import OPTIMIZATIONS
+from dlzoo.runtime.session.run_settings import AS_WRITTEN, RunSettings
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -42,30 +41,6 @@ _DTYPES = {
     "tensor(double)": "float64",
     "tensor(float16)": "float16",
 }
-#: ONNX Runtime's log severities.
-_INFORMING, _SILENT = 1, 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One way to run a model: a candidate, in the words of docs/DESIGN.md.
-
-    ``disabled_passes`` are names of ONNX Runtime's graph transformers and rewrite rules;
-    ``session_config`` are its session configuration entries.
-    """
-
-    provider: str = "cpu"
-    optimization: str = "disabled"
-    disabled_passes: tuple[str, ...] = ()
-    session_config: Mapping[str, str] = field(default_factory=dict, hash=False)
-    num_threads: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.provider}, optimization {self.optimization}"
-
-    def without(self, passes: Iterable[str]) -> Setting:
-        """The same with these passes disabled."""
-        return replace(self, disabled_passes=tuple(passes))
 
 
 class TappedModel:
@@ -102,7 +77,7 @@ class TappedModel:
         """
         made = [name for node in self.graph.nodes for name in node.outputs if name]
         try:
-            session = self.open(made, Setting())
+            session = self.open(made, AS_WRITTEN)
         except BundleError:
             return dict.fromkeys(made, ("float32", (None,)))
         floats = {
@@ -112,25 +87,27 @@ class TappedModel:
         }
         return {name: floats[name] for name in made if name in floats}
 
-    def open(self, values: Sequence[str], setting: Setting) -> Any:
+    def open(self, values: Sequence[str], settings: RunSettings) -> Any:
         """An ``InferenceSession`` of the whole model with these values as further outputs.
 
         Raises:
             ProviderError: the provider is missing or did not load.
             BundleError: the model is not understood.
         """
-        key = (tuple(values), str(setting), repr(setting))
+        key = (tuple(values), repr(settings))
         if self._last[0] != key:
             self._last = (None, None)  # before the next one takes its memory
-            session = self._open(self.graph.tapped(values), setting, self._weights)
+            session = self._open(self.graph.tapped(values), settings, self._weights)
             self._last = (key, session)
         return self._last[1]
 
-    def open_informing(self, setting: Setting) -> None:
+    def open_informing(self, settings: RunSettings) -> None:
         """Open the untapped model once while ONNX Runtime tells on stderr what it does."""
-        self._open(self.graph.tapped(), setting, self._weights, log_severity=_INFORMING)
+        self._open(self.graph.tapped(), settings, self._weights, log_severity=INFORMING)
 
-    def run(self, inputs: Arrays, values: Sequence[str], setting: Setting) -> dict[str, Any]:
+    def run(
+        self, inputs: Arrays, values: Sequence[str], settings: RunSettings
+    ) -> dict[str, Any]:
         """The model's outputs and these values.
 
         Raises:
@@ -139,14 +116,14 @@ class TappedModel:
             BundleError: it cannot be run on them.
         """
         wanted = [*dict.fromkeys([*self.graph.outputs, *values])]
-        return self._run(self.open(values, setting), inputs, wanted, setting)
+        return self._run(self.open(values, settings), inputs, wanted, settings)
 
     def run_alone(
         self,
         nodes: Sequence[GraphNode],
         inputs: Arrays,
         outputs: Sequence[str],
-        setting: Setting,
+        settings: RunSettings,
     ) -> dict[str, Any]:
         """Run some nodes only, on inputs from elsewhere.
 
@@ -157,8 +134,8 @@ class TappedModel:
         data = self.graph.extracted(nodes, inputs, outputs)
         read = {name for node in nodes for name in node.inputs} - set(inputs)
         weights = {name: self._weights[name] for name in read if name in self._weights}
-        session = self._open(data, setting, weights)
-        return self._run(session, inputs, list(outputs), setting)
+        session = self._open(data, settings, weights)
+        return self._run(session, inputs, list(outputs), settings)
 
     def chunks(
         self, values: Sequence[str], inputs: Arrays, max_bytes: int = MAX_TAPPED_BYTES
@@ -195,50 +172,22 @@ class TappedModel:
     def _open(
         self,
         data: bytes,
-        setting: Setting,
+        settings: RunSettings,
         weights: Mapping[str, Any],
-        log_severity: int = _SILENT,
+        log_severity: int = SILENT,
     ) -> Any:
-        onnxruntime = load_onnxruntime()
-        provider = require_provider(setting.provider)
-        if setting.optimization not in OPTIMIZATIONS:
-            raise ArgumentError(
-                f"No optimization level is named {setting.optimization!r}, expected one of "
-                f"{', '.join(OPTIMIZATIONS)}."
-            )
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = getattr(
-            onnxruntime.GraphOptimizationLevel, OPTIMIZATIONS[setting.optimization]
-        )
-        options.log_severity_level = log_severity
-        if setting.num_threads is not None:
-            options.intra_op_num_threads = setting.num_threads
-        for key, value in setting.session_config.items():
-            options.add_session_config_entry(key, value)
-        if weights:
-            options.add_external_initializers(list(weights), list(weights.values()))
+        provider = require_provider(settings.provider)
+        library = None
         if custom_ops_of(self.header) and provider.name == KERNEL_PROVIDER:
-            library = find_native_library()
-            if library is not None:
-                register_native_library(options, library)
-        try:
-            session = onnxruntime.InferenceSession(
-                data,
-                options,
-                providers=[(provider.ort_name, dict(provider.options))],
-                disabled_optimizers=list(setting.disabled_passes) or None,
-                enable_fallback=0,
-            )
-        except Exception as error:
-            if provider.name != "cpu" and type(error).__name__ in ("RuntimeError", "EPFail"):
-                raise ProviderError(
-                    f"Provider {provider.name!r} cannot be used: {one_line_reason(error)}. "
-                    'Run "dlzoo doctor" to see what is missing.'
-                ) from None
-            raise BundleError(
-                f"{self.path} is not understood by ONNX Runtime {onnxruntime.__version__}: "
-                f"{one_line_reason(error)}. Export it again, or update onnxruntime."
-            ) from None
+            library = find_native_library(settings.native_library)
+        session = open_inference_session(
+            self.path,
+            settings,
+            library=library,
+            data=data,
+            weights=weights,
+            log_severity=log_severity,
+        )
         loaded = [short_name(name) for name in session.get_providers()]
         if provider.name not in loaded:
             raise ProviderError(
@@ -249,7 +198,7 @@ class TappedModel:
         return session
 
     def _run(
-        self, session: Any, inputs: Arrays, wanted: list[str], setting: Setting
+        self, session: Any, inputs: Arrays, wanted: list[str], settings: RunSettings
     ) -> dict[str, Any]:
         expected = [spec.name for spec in session.get_inputs()]
         if set(inputs) != set(expected):
@@ -267,10 +216,10 @@ class TappedModel:
                     f"{self.path.name} does not take these inputs: {reason}. "
                     "Give arrays of the dtypes and shapes that the model declares."
                 ) from None
-            if setting.provider != "cpu":
+            if settings.provider != "cpu":
                 raise ProviderError(
-                    f"Provider {setting.provider!r} failed while running {self.path.name}: "
-                    f"{reason}. Try --provider cpu."
+                    f"Provider {settings.provider!r} failed while running {self.path.name}: "
+                    f'{reason}. Try `provider="cpu"`.'
                 ) from None
             raise BundleError(
                 f"{self.path.name} cannot be run on these inputs: {reason}. "

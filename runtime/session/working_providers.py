@@ -1,4 +1,4 @@
-"""Which providers run a model on this machine."""
+"""Find the providers that run a model on this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def working_providers() -> list[str]:
 
 
 def why_provider_fails(onnxruntime: Any, ort_name: str) -> str:
-    """Why a model of one node does not run on this provider, or an empty text."""
+    """The reason why a model of one node does not run on this provider, or an empty text."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:

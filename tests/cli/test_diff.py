@@ -51,7 +51,7 @@ def test_a_graph_against_a_bundle_as_json(lenet_bundle: Path, faulty: Path) -> N
     document = json.loads(done.stdout)
     assert document["culprits"][0]["module"] == "c3"
     assert document["culprits"][0]["nodes"] == [{"name": "node_conv2d_1", "op_type": "Conv"}]
-    assert document["attribution"]["fault"] == "exporter"
+    assert document["attribution"]["origin"] == "exporter"
     assert [row["verdict"] for row in document["layers"][:3]] == ["equal"] * 3
 
 

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as nps
 from dlzoo.runtime.bundle.golden_set import GoldenSet, NoiseFloor
 from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS, Comparison, compare_outputs
 from dlzoo.runtime.proof.divergence import Divergence
+from dlzoo.runtime.proof.limits import DEFAULT_LIMITS
 
 Array = np.ndarray[Any, Any]
 U = UNIT_ROUNDOFFS["float32"]
@@ -39,8 +40,7 @@ def compare(candidate: Mapping[str, Any], expected: GoldenSet, **changes: Any) -
     rules: dict[str, Any] = {
         "dtypes": dict.fromkeys(expected.reference, "float32"),
         "unit_roundoff": U,
-        "rho2_limit": 3.0,
-        "rhomax_limit": 6.0,
+        "limits": DEFAULT_LIMITS,
     }
     return compare_outputs(candidate, expected, **{**rules, **changes})
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from dlzoo.export.convert.onnx_from_torch import onnx_from_torch
 from dlzoo.export.diff.traced_network import TracedNetwork, pair_values, trace_network
-from dlzoo.export.diff.traced_values import TracedReference
+from dlzoo.export.diff.traced_values import TracedValues
 from dlzoo.runtime.bundle.golden_set import NoiseFloor
-from dlzoo.runtime.diff.localization import Finding, Localizer
+from dlzoo.runtime.diff.localization import Localizer, Suspect
 from dlzoo.runtime.diff.value_checks import ValueCheck
 from dlzoo.runtime.proof.limits import Limits
 from dlzoo.runtime.session.tapped_session import TappedModel
@@ -106,7 +106,7 @@ def build(name: str) -> nn.Module:
         return Hybrid().eval()
 
 
-class _Remembered(TracedReference):
+class _Remembered(TracedValues):
     """PyTorch's values, computed once for all faults of a network."""
 
     def __init__(self, network: TracedNetwork, inputs: Sequence[Any]) -> None:
@@ -157,7 +157,7 @@ class ExportedNetwork:
             twin=lambda: TappedModel(self.path),
         )
 
-    def find(self, fault: Fault) -> tuple[list[ValueCheck], tuple[Finding, ...]]:
+    def find(self, fault: Fault) -> tuple[list[ValueCheck], tuple[Suspect, ...]]:
         """What is said of the graph with a fault in it."""
         path = self.folder / "faulted.onnx"
         onnx.save(faulted(str(self.path), fault), path)
@@ -166,14 +166,14 @@ class ExportedNetwork:
         return checks, localizer.find(checks)
 
 
-def is_named_exactly(fault: Fault, findings: Sequence[Finding]) -> bool:
+def is_named_exactly(fault: Fault, suspects: Sequence[Suspect]) -> bool:
     """Whether the right node is accused, no other one is, and what is missing is named.
 
     A node that was removed leaves wrong inputs to each of its consumers.
     """
-    if not findings or [node.name for node in findings[0].nodes] != [fault.node]:
+    if not suspects or [node.name for node in suspects[0].nodes] != [fault.node]:
         return False
     if fault.missing:
-        named = {(finding.kind, finding.expected) for finding in findings}
+        named = {(suspect.kind, suspect.expected) for suspect in suspects}
         return named == {("missing", fault.missing)}
-    return all(finding.nodes == findings[0].nodes for finding in findings)
+    return all(suspect.nodes == suspects[0].nodes for suspect in suspects)

@@ -98,7 +98,7 @@ def test_the_first_wrong_layer_is_one_line(faulty: Path) -> None:
     assert "test_diff.py:" in text and str(Path(__file__).parent) not in text
     assert "ONNX node node_linear_2 (" in text or "(Add) has rho2" in text
     assert "'blocks.1.fc1.bias' differs from the network's in 1 of 32 elements" in text
-    assert "alone on right inputs it is wrong, too" in culprit.rerun
+    assert "alone on right inputs it is also wrong" in culprit.rerun
 
 
 def test_a_network_comes_back_as_it_was(folder: Path) -> None:
@@ -123,7 +123,7 @@ def test_two_graphs_part_at_the_changed_weight(folder: Path, faulty: Path) -> No
     assert culprit.details == (
         "'blocks.1.fc1.bias' differs from that of opset20.onnx in 1 of 32 elements",
     )
-    assert report.attribution is not None and report.attribution.fault == "exporter"
+    assert report.attribution is not None and report.attribution.origin == "exporter"
     assert report.to_json()["layers"][0]["verdict"] == "equal"
 
 
@@ -145,9 +145,9 @@ def test_values_of_other_names_are_aligned(folder: Path, faulty: Path) -> None:
 def test_a_pass_of_the_optimizer_is_named(folder: Path) -> None:
     report = dlzoo.diff(build(), folder / "opset17.onnx", session_config=APPROXIMATE)
     assert report.attribution is not None
-    assert report.attribution.fault == "optimizer"
+    assert report.attribution.origin == "optimizer"
     assert report.attribution.passes == ("GeluApproximation",)
-    assert report.attribution.setting.optimization == "extended"
+    assert report.attribution.settings.optimization == "extended"
     assert {j.optimization: bool(j) for j in report.judgements} == {
         "disabled": True,
         "basic": True,
@@ -265,6 +265,6 @@ def test_open_image_sizes_are_drawn_as_asked(tmp_path: Path) -> None:
     )
     path = tmp_path / "open.onnx"
     graph.save(path)
-    with pytest.raises(ArgumentError, match=r"height, width open.* --input x=2x3x64x64, or"):
+    with pytest.raises(ArgumentError, match=r"height, width open.* `inputs`, for example x=2x3x64x64, or"):
         dlzoo.diff(path, path)
     assert dlzoo.diff(path, path, inputs=[InputSpec(name="x", shape=(1, 3, 9, 11))])

@@ -37,11 +37,11 @@ def test_the_exact_node_is_named(small: ExportedNetwork) -> None:
     assert len({fault.kind for fault in faults}) > 10
     num_effective = 0
     for fault in faults:
-        checks, findings = small.find(fault)
+        checks, suspects = small.find(fault)
         if all(checks):  # such as ceil_mode where nothing is left over
             continue
         num_effective += 1
-        assert is_named_exactly(fault, findings), (str(fault), findings)
+        assert is_named_exactly(fault, suspects), (str(fault), suspects)
     assert num_effective >= 27
 
 
@@ -52,9 +52,9 @@ def test_two_hundred_faults_over_six_networks(tmp_path: Path) -> None:
         exported = ExportedNetwork(name, tmp_path)
         assert all(exported.localizer(exported.path).checks()), name
         for fault in sampled_faults(onnx.load(exported.path), 40, seed=number):
-            checks, findings = exported.find(fault)
+            checks, suspects = exported.find(fault)
             if all(checks):
                 continue
             num_effective += 1
-            assert is_named_exactly(fault, findings), (name, str(fault), findings)
+            assert is_named_exactly(fault, suspects), (name, str(fault), suspects)
     assert num_effective >= 200

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlzoo.export.diff.traced_network import TracedNetwork, source_line, trace_network
-from dlzoo.export.diff.traced_values import TracedReference, reference_values
+from dlzoo.export.diff.traced_values import TracedValues, reference_values
 from dlzoo.export.reference.float64_arithmetic import compute_in_float64
 
 
@@ -57,7 +57,7 @@ def inputs(scale: float = 1.0) -> np.ndarray:
 
 def test_the_last_value_is_the_float64_of_the_network(net: Net, traced: TracedNetwork) -> None:
     (name,) = traced.output_names
-    values = TracedReference(traced, [inputs()]).values([name])
+    values = TracedValues(traced, [inputs()]).values([name])
     y, noise = values[name]
     expected = compute_in_float64(net, {"x": torch.from_numpy(inputs())}, ["y"])["y"]
     np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-13)
@@ -77,7 +77,7 @@ def test_every_value_has_its_place(traced: TracedNetwork) -> None:
 
 
 def test_a_value_follows_from_those_that_are_given(traced: TracedNetwork) -> None:
-    reference = TracedReference(traced, [inputs()])
+    reference = TracedValues(traced, [inputs()])
     (relu,) = [v.name for v in traced.values.values() if v.operator == "relu"]
     (argument,) = reference.arguments(relu)
     array = np.linspace(-1, 1, 4 * 64, dtype=np.float32).reshape(1, 4, 8, 8)
@@ -97,8 +97,8 @@ def test_what_nobody_needs_is_let_go_and_the_rest_comes_in_order(
 
 def test_noise_grows_with_the_values(traced: TracedNetwork) -> None:
     (name,) = traced.output_names
-    small = TracedReference(traced, [inputs()]).values([name])[name][1]
-    large = TracedReference(traced, [inputs(1000)]).values([name])[name][1]
+    small = TracedValues(traced, [inputs()]).values([name])[name][1]
+    large = TracedValues(traced, [inputs(1000)]).values([name])[name][1]
     assert large.rms > 100 * small.rms
 
 

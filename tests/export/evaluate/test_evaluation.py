@@ -26,6 +26,7 @@ from dlzoo.zoo.data.dataset_source import load_dataset
 from dlzoo.zoo.sources.load import load_source
 from dlzoo.zoo.train.run.run_folder import RunFolder
 from dlzoo.zoo.training import train
+from tests.support.recorded_progress import RecordedProgress
 from tests.support.training_runs import network_file, small_recipe
 
 
@@ -106,10 +107,10 @@ def test_a_bundle_alone(runs: Path, tmp_path: Path) -> None:
 def test_without_a_bundle_one_is_made_for_now(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "run", tmp_path / "run", ignore=shutil.ignore_patterns("bundle"))
     before = sorted(path.name for path in (tmp_path / "run").iterdir())
-    notes: list[str] = []
-    result = evaluate(tmp_path / "run", on_note=notes.append)
+    progress = RecordedProgress()
+    result = evaluate(tmp_path / "run", progress=progress)
     assert result
-    assert "has no bundle" in notes[0]
+    assert "has no bundle" in progress.notes[0]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
 
 
@@ -248,4 +249,4 @@ def test_wrong_classes_end_with_status_1(
     assert caught.value.code == 1, err
     assert "WRONG" in out
     assert max(map(len, out.splitlines())) <= 80
-    assert err.startswith("dlzoo: ") and "images get another class in ONNX Runtime" in err
+    assert err.startswith("dlzoo: ") and "images get a different class in ONNX Runtime" in err

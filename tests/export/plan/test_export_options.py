@@ -12,6 +12,7 @@ from dlzoo.errors import ArgumentError, DynamicAxisError
 from dlzoo.export.plan.options import ExportOptions
 from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.proof.report import ProofError
+from tests.support.recorded_progress import RecordedProgress
 
 
 def export(name: str, target: Path, **options: Any) -> Bundle:
@@ -111,7 +112,7 @@ def test_a_dynamic_image_size_that_cannot_hold_is_refused(tmp_path: Path) -> Non
 
 
 def test_preprocessing_and_an_image_size_exclude_each_other(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="beside --include-preprocessing"):
+    with pytest.raises(ArgumentError, match="beside `include_preprocessing`"):
         export("squeezenet1_1", tmp_path, image_size=(96, 96), include_preprocessing=True)
 
 
@@ -134,14 +135,14 @@ def test_a_proof_that_could_not_fail_is_vacuous(tmp_path: Path) -> None:
 
 
 def test_a_module_in_training_mode_is_exported_for_evaluation(tmp_path: Path) -> None:
-    notes: list[str] = []
+    progress = RecordedProgress()
     module = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(), nn.Linear(784, 5)
     ).train()
     bundle = dlzoo.export_model(
-        module, tmp_path / "mine", input_shape=(3, 16, 16), on_note=notes.append
+        module, tmp_path / "mine", input_shape=(3, 16, 16), progress=progress
     )
-    assert any("eval" in note for note in notes)
+    assert any("eval" in note for note in progress.notes)
     assert module.training and module[3].training
     assert "Dropout" not in bundle.header.num_nodes_by_op
     assert bundle.parity()["verdict"] == "pass"

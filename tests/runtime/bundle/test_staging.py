@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from dlzoo.errors import BundleExistsError, StorageError
-from dlzoo.runtime.bundle.staging import new_bundle
+from dlzoo.runtime.bundle.staging import BUNDLE, staged_folder
 
 #: Fills a bundle, says so, and waits to be killed.
 WRITER = """
 import sys, time
 from pathlib import Path
-from dlzoo.runtime.bundle.staging import new_bundle
-with new_bundle(Path(sys.argv[1]), force="force" in sys.argv) as folder:
+from dlzoo.runtime.bundle.staging import BUNDLE, staged_folder
+with staged_folder(Path(sys.argv[1]), BUNDLE, force="force" in sys.argv) as folder:
     (folder / "model.onnx").write_bytes(bytes(1000))
     print("filling", flush=True)
     time.sleep(60)
@@ -26,7 +26,7 @@ with new_bundle(Path(sys.argv[1]), force="force" in sys.argv) as folder:
 
 
 def write_bundle(target: Path, *, force: bool = False, text: str = "new") -> None:
-    with new_bundle(target, force=force) as folder:
+    with staged_folder(target, BUNDLE, force=force) as folder:
         (folder / "manifest.json").write_text('{"schema_version": 1}')
         (folder / "model.onnx").write_text(text)
 
@@ -48,7 +48,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_bundle_appears_whole(tmp_path: Path) -> None:
-    with new_bundle(tmp_path / "vgg", force=False) as folder:
+    with staged_folder(tmp_path / "vgg", BUNDLE, force=False) as folder:
         (folder / "golden").mkdir()
         (folder / "golden" / "a").write_text("a")
         assert folder.parent == tmp_path and folder.name.startswith(
@@ -62,7 +62,10 @@ def test_a_bundle_appears_whole(tmp_path: Path) -> None:
 def test_parents_are_made_and_go_again_when_it_fails(tmp_path: Path) -> None:
     write_bundle(tmp_path / "a" / "b" / "vgg")
     assert names(tmp_path / "a" / "b") == ["vgg"]
-    with pytest.raises(RuntimeError), new_bundle(tmp_path / "c" / "d" / "vgg", force=False):
+    with (
+        pytest.raises(RuntimeError),
+        staged_folder(tmp_path / "c" / "d" / "vgg", BUNDLE, force=False),
+    ):
         raise RuntimeError
     assert names(tmp_path) == ["a"]
 
@@ -75,7 +78,10 @@ def test_the_folder_has_the_permissions_of_any_new_folder(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), SystemExit(3)])
 def test_nothing_is_left_when_filling_it_fails(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)), new_bundle(tmp_path / "vgg", force=False) as folder:
+    with (
+        pytest.raises(type(error)),
+        staged_folder(tmp_path / "vgg", BUNDLE, force=False) as folder,
+    ):
         (folder / "model.onnx").write_text("half")
         raise error
     assert names(tmp_path) == []
@@ -118,7 +124,7 @@ def test_the_folder_of_a_living_process_is_not_cleaned_up(tmp_path: Path) -> Non
 def test_two_processes_at_once_do_not_mix(tmp_path: Path) -> None:
     with (
         pytest.raises(BundleExistsError, match="already holds a bundle"),
-        new_bundle(tmp_path / "vgg", force=False) as folder,
+        staged_folder(tmp_path / "vgg", BUNDLE, force=False) as folder,
     ):
         (folder / "manifest.json").write_text("{}")
         write_bundle(tmp_path / "vgg", text="the other's")
@@ -129,7 +135,7 @@ def test_two_processes_at_once_do_not_mix(tmp_path: Path) -> None:
 def test_a_replacement_that_was_cut_between_its_two_renames_is_undone(tmp_path: Path) -> None:
     write_bundle(tmp_path / "vgg", text="old")
     (tmp_path / "vgg").rename(tmp_path / ".vgg.replaced-1-00000000")
-    with pytest.raises(RuntimeError), new_bundle(tmp_path / "vgg", force=True):
+    with pytest.raises(RuntimeError), staged_folder(tmp_path / "vgg", BUNDLE, force=True):
         raise RuntimeError
     assert names(tmp_path) == ["vgg"]
     assert (tmp_path / "vgg" / "model.onnx").read_text() == "old"
@@ -159,7 +165,9 @@ def test_any_name_is_a_name(tmp_path: Path, name: str) -> None:
 
 def test_a_bundle_is_not_replaced_without_force(tmp_path: Path) -> None:
     write_bundle(tmp_path / "vgg", text="old")
-    with pytest.raises(BundleExistsError, match=r"vgg already holds a bundle\. Give --force"):
+    with pytest.raises(
+        BundleExistsError, match=r"vgg already holds a bundle\. Give `force=True`"
+    ):
         write_bundle(tmp_path / "vgg")
     assert (tmp_path / "vgg" / "model.onnx").read_text() == "old"
 
@@ -175,7 +183,7 @@ def test_force_replaces_a_bundle_whole(tmp_path: Path) -> None:
 
 def test_force_keeps_the_old_bundle_when_the_new_one_fails(tmp_path: Path) -> None:
     write_bundle(tmp_path / "vgg", text="old")
-    with pytest.raises(RuntimeError), new_bundle(tmp_path / "vgg", force=True):
+    with pytest.raises(RuntimeError), staged_folder(tmp_path / "vgg", BUNDLE, force=True):
         raise RuntimeError
     assert (tmp_path / "vgg" / "model.onnx").read_text() == "old"
     assert names(tmp_path) == ["vgg"]
@@ -248,7 +256,7 @@ def unprivileged_folder() -> Iterator[Path]:
 
 def test_a_folder_that_may_not_be_written_is_one_line(unprivileged_folder: Path) -> None:
     with pytest.raises(
-        StorageError, match=r"cannot be written: Permission denied.*with -o\.$"
+        StorageError, match=r"cannot be written: Permission denied.*Choose an `output` that you may write to\.$"
     ):
         write_bundle(unprivileged_folder / "vgg")
     assert names(unprivileged_folder) == []
@@ -275,7 +283,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(full_disk: Path) -> None:
         pytest.raises(
             StorageError, match=r"No space left on device\. Nothing was left there\. Free"
         ),
-        new_bundle(full_disk / "vgg", force=False) as folder,
+        staged_folder(full_disk / "vgg", BUNDLE, force=False) as folder,
     ):
         (folder / "model.onnx").write_bytes(bytes(2 * 2**20))
     assert names(full_disk) == []
@@ -286,10 +294,10 @@ def test_a_file_size_limit_is_one_line_and_leaves_nothing(tmp_path: Path) -> Non
 import resource, sys
 from pathlib import Path
 from dlzoo.errors import StorageError
-from dlzoo.runtime.bundle.staging import new_bundle
+from dlzoo.runtime.bundle.staging import BUNDLE, staged_folder
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
-    with new_bundle(Path(sys.argv[1]), force=False) as folder:
+    with staged_folder(Path(sys.argv[1]), BUNDLE, force=False) as folder:
         (folder / "model.onnx").write_bytes(bytes(20_000))
 except StorageError as error:
     print(error)
@@ -301,6 +309,9 @@ except StorageError as error:
 
 
 def test_an_error_that_is_not_about_the_target_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), new_bundle(tmp_path / "vgg", force=False):
+    with (
+        pytest.raises(FileNotFoundError),
+        staged_folder(tmp_path / "vgg", BUNDLE, force=False),
+    ):
         (tmp_path / "nowhere" / "photo.png").read_bytes()
     assert names(tmp_path) == []

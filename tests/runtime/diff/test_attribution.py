@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper
 from dlzoo.errors import ArgumentError, BundleError
 from dlzoo.runtime.diff.attribution import attribute
 from dlzoo.runtime.diff.optimizer_passes import applied_passes, breaking_pass
-from dlzoo.runtime.session.tapped_session import Setting, TappedModel
+from dlzoo.runtime.session.run_settings import AS_WRITTEN, RunSettings
+from dlzoo.runtime.session.tapped_session import TappedModel
 
 Shape = list[int | str]
 
@@ -42,61 +43,61 @@ X = {"x": np.ones((2, 3, 6, 6), np.float32)}
 
 
 def test_a_graph_that_is_wrong_everywhere_is_the_exporters(model: TappedModel) -> None:
-    found = attribute(model, lambda setting: False, ["cpu"])
-    assert found is not None and found.fault == "exporter"
-    assert found.setting.optimization == "disabled"
+    found = attribute(model, lambda settings: False, ["cpu"])
+    assert found is not None and found.origin == "exporter"
+    assert found.settings.optimization == "disabled"
 
 
 def test_a_graph_that_is_right_everywhere_is_nobodys(model: TappedModel) -> None:
-    assert attribute(model, lambda setting: True, ["cpu"]) is None
+    assert attribute(model, lambda settings: True, ["cpu"]) is None
 
 
 def test_wrong_on_one_provider_only_is_the_providers(model: TappedModel) -> None:
     found = attribute(model, lambda s: s.provider == "cpu", ["cpu", "cuda"])
-    assert found is not None and found.fault == "provider"
-    assert found.setting.provider == "cuda" and "right on cpu" in found.text
+    assert found is not None and found.origin == "provider"
+    assert found.settings.provider == "cuda" and "right on cpu" in found.text
 
 
 def test_the_passes_that_changed_the_model_are_listed(
     model: TappedModel, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    passes = applied_passes(model, Setting(optimization="all"))
+    passes = applied_passes(model, RunSettings(optimization="all"))
     assert "Level1_RuleBasedTransformer" in passes
     assert any("ActivationFusion" in name or "Nchwc" in name for name in passes)
-    assert applied_passes(model, Setting(optimization="disabled")) == ()
+    assert applied_passes(model, AS_WRITTEN) == ()
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("guilty", [0, 1, -1])
 def test_bisection_finds_any_pass(model: TappedModel, guilty: int) -> None:
-    setting = Setting(optimization="all")
-    wanted = applied_passes(model, setting)[guilty]
-    found = breaking_pass(model, setting, lambda s: wanted in s.disabled_passes)
+    settings = RunSettings(optimization="all")
+    wanted = applied_passes(model, settings)[guilty]
+    found = breaking_pass(model, settings, lambda s: wanted in s.disabled_passes)
     assert found[0] == wanted
 
 
 def test_a_rewrite_rule_is_looked_for_in_its_pass(model: TappedModel) -> None:
-    def is_right(setting: Setting) -> bool:
+    def is_right(settings: RunSettings) -> bool:
         """As if EliminateIdentity were wrong: is Identity gone?"""
         rules = {"Level1_RuleBasedTransformer", "EliminateIdentity"}
-        return bool(rules & set(setting.disabled_passes))
+        return bool(rules & set(settings.disabled_passes))
 
-    found = breaking_pass(model, Setting(optimization="all"), is_right)
+    found = breaking_pass(model, RunSettings(optimization="all"), is_right)
     assert found == ("Level1_RuleBasedTransformer", "EliminateIdentity")
 
 
 def test_what_no_pass_does_is_said(model: TappedModel) -> None:
     found = attribute(model, lambda s: s.optimization == "disabled", ["cpu"])
-    assert found is not None and found.fault == "optimizer" and found.passes == ()
+    assert found is not None and found.origin == "optimizer" and found.passes == ()
     assert "no single pass" in found.text
 
 
 def test_taps_and_parts_give_what_the_whole_gives(model: TappedModel) -> None:
-    setting = Setting()
-    whole = model.run(X, ["a", "b"], setting)
+    settings = AS_WRITTEN
+    whole = model.run(X, ["a", "b"], settings)
     assert list(whole) == ["y", "a", "b"]
     np.testing.assert_array_equal(np.maximum(whole["a"], 0), whole["y"])
-    alone = model.run_alone([model.graph.nodes[2]], {"b": whole["b"]}, ["y"], setting)
+    alone = model.run_alone([model.graph.nodes[2]], {"b": whole["b"]}, ["y"], settings)
     np.testing.assert_array_equal(alone["y"], whole["y"])
 
 
@@ -109,9 +110,9 @@ def test_chunks_keep_to_their_size(model: TappedModel) -> None:
 
 def test_wrong_inputs_are_refused(model: TappedModel) -> None:
     with pytest.raises(ArgumentError, match=r"got inputs \['z'\], expected \['x'\]"):
-        model.run({"z": X["x"]}, [], Setting())
+        model.run({"z": X["x"]}, [], AS_WRITTEN)
     with pytest.raises(ArgumentError, match="No optimization level is named 'most'"):
-        model.run(X, [], Setting(optimization="most"))
+        model.run(X, [], RunSettings(optimization="most"))
 
 
 def test_no_model_no_session(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_any_bytes_are_a_tensor_or_one_clear_line(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"raw_data": b"\0" * 7}, "7 bytes of data are no multiple of 4"),
+        ({"raw_data": b"\0" * 7}, "7 bytes of data are not a multiple of 4"),
         ({"raw_data": b"\0" * 4}, r"has 1 elements, its shape \[2\] needs 2"),
         ({"data_location": TensorProto.EXTERNAL}, "keeps its data in another file"),
         ({"data_type": 99}, "element type 99"),

@@ -14,6 +14,7 @@ from onnx import helper
 from dlzoo.runtime.bundle.golden_set import GoldenSet, NoiseFloor
 from dlzoo.runtime.proof.compare import Comparison, compare_outputs
 from dlzoo.runtime.proof.divergence import DIVERGENCES, declared_divergences
+from dlzoo.runtime.proof.limits import DEFAULT_LIMITS
 
 Array = np.ndarray[Any, Any]
 LEVELS = ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_ALL"]
@@ -104,8 +105,7 @@ def test_indices_of_nan_are_let_pass_and_no_others(op: str) -> None:
             golden,
             dtypes={"index": "int64"},
             unit_roundoff=2.0**-24,
-            rho2_limit=3.0,
-            rhomax_limit=6.0,
+            limits=DEFAULT_LIMITS,
             divergences=declared_divergences([op], "cpu"),
         )
 

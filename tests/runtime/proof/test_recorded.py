@@ -14,12 +14,12 @@ from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.onnx_reader.onnx_header import read_onnx_header
 from dlzoo.runtime.onnx_reader.tensor_proto import decode_tensor, encode_tensor
+from dlzoo.runtime.proof.limits import DEFAULT_LIMITS
 from dlzoo.runtime.proof.recorded import Tolerance, recorded_golden_sets
 from dlzoo.runtime.proof.report import Report
 from dlzoo.runtime.proof.validate import verify_model
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-LIMITS = {"rho2_limit": 3.0, "rhomax_limit": 6.0}
 Array = np.ndarray[Any, Any]
 
 
@@ -32,9 +32,9 @@ def save_data(folder: Path, inputs: dict[str, Array], outputs: dict[str, Array])
 
 
 def verify_recorded(path: Path, folder: Path, *optimizations: str, **how: Any) -> Report:
-    sets, notes = recorded_golden_sets(path, folder, **LIMITS, **how)
+    sets, notes = recorded_golden_sets(path, folder, limits=DEFAULT_LIMITS, **how)
     levels = optimizations or ("all",)
-    return verify_model(path, sets, optimizations=levels, notes=notes, **LIMITS)
+    return verify_model(path, sets, optimizations=levels, notes=notes, limits=DEFAULT_LIMITS)
 
 
 # --- the graphs that ship with onnx --------------------------------------------------------
@@ -50,13 +50,13 @@ def test_the_graphs_that_ship_with_onnx_match_their_records(
     x = (np.arange(size).reshape(spec.dims) / size).astype(np.float32)
     record = path.with_name(f"{path.stem}_output_0.pb").read_bytes()
     save_data(tmp_path / "test_data_set_0", {"": x}, {"": decode_tensor(record)[1]})
-    sets, notes = recorded_golden_sets(path, tmp_path, **LIMITS)
+    sets, notes = recorded_golden_sets(path, tmp_path, limits=DEFAULT_LIMITS)
     wrong = replace(
         sets[0],
         name="wrong",
         reference={name: array * 1.0001 for name, array in sets[0].reference.items()},
     )
-    report = verify_model(path, [*sets, wrong], notes=notes, **LIMITS)
+    report = verify_model(path, [*sets, wrong], notes=notes, limits=DEFAULT_LIMITS)
     assert [c.verdict for c in report.candidates] == ["pass", "fail"]
     assert report.opset == 9 and report.power is None
     # Their weights are all the same number, so their outputs are, too: said, not hidden.
@@ -116,10 +116,10 @@ def test_one_weight_that_is_off_by_a_thousandth_fails(
 def test_the_floor_does_not_depend_on_what_was_recorded(
     clean_bundle: Bundle, recorded: Path, tmp_path: Path
 ) -> None:
-    sets, _ = recorded_golden_sets(clean_bundle.model_path, recorded, **LIMITS)
+    sets, _ = recorded_golden_sets(clean_bundle.model_path, recorded, limits=DEFAULT_LIMITS)
     garbage = tmp_path / "garbage"
     save_data(garbage, sets[0].inputs, {"logits": np.full((1, 10), 1e6, np.float32)})
-    others, _ = recorded_golden_sets(clean_bundle.model_path, garbage, **LIMITS)
+    others, _ = recorded_golden_sets(clean_bundle.model_path, garbage, limits=DEFAULT_LIMITS)
     assert others[0].noise == sets[0].noise
     assert verify_recorded(clean_bundle.model_path, garbage).verdict == "fail"
 
@@ -140,7 +140,7 @@ def test_a_bundles_own_golden_data_are_such_data(clean_bundle: Bundle) -> None:
 def test_a_tolerance_is_relative_to_the_largest_recorded(
     clean_bundle: Bundle, recorded: Path, tmp_path: Path, rtol: float, verdict: str
 ) -> None:
-    sets, _ = recorded_golden_sets(clean_bundle.model_path, recorded, **LIMITS)
+    sets, _ = recorded_golden_sets(clean_bundle.model_path, recorded, limits=DEFAULT_LIMITS)
     y = sets[0].reference["logits"].astype(np.float32)
     largest = np.abs(y).argmax()
     y.flat[largest] *= 1.001
@@ -176,7 +176,7 @@ def test_integer_inputs_need_a_tolerance(tmp_path: Path) -> None:
     x = np.uint8([1, 2, 3])
     folder = save_data(tmp_path / "data", {"x": x}, {"y": x.astype(np.float32)})
     with pytest.raises(
-        ArgumentError, match=r"takes no float input.*Name a tolerance: rtol and atol"
+        ArgumentError, match=r"takes no float input.*Give a tolerance: `rtol` and `atol`"
     ):
         verify_recorded(path, folder)
     assert verify_recorded(path, folder, tolerance=Tolerance(rtol=1e-6, atol=0.0))

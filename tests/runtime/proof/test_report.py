@@ -50,7 +50,9 @@ def test_one_failing_run_is_a_fail_whatever_the_power() -> None:
 
 
 def test_a_fault_beside_the_numbers_is_a_fail() -> None:
-    verdict, reasons = judge([result()], FULL_POWER, power_required=True, faults=["opset 18"])
+    verdict, reasons = judge(
+        [result()], FULL_POWER, power_required=True, problems=["opset 18"]
+    )
     assert (verdict, reasons) == ("fail", ("opset 18",))
 
 

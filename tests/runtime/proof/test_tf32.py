@@ -5,6 +5,7 @@ import pytest
 
 from dlzoo.runtime.bundle.golden_set import GoldenSet, NoiseFloor
 from dlzoo.runtime.proof.compare import Comparison, compare_outputs
+from dlzoo.runtime.proof.limits import DEFAULT_LIMITS
 from dlzoo.runtime.proof.tf32 import describe_tf32
 
 
@@ -22,8 +23,7 @@ def compared(error: float) -> Comparison:
         golden,
         dtypes={"y": "float32"},
         unit_roundoff=2.0**-24,
-        rho2_limit=3.0,
-        rhomax_limit=6.0,
+        limits=DEFAULT_LIMITS,
     )
 
 

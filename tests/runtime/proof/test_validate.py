@@ -19,9 +19,11 @@ from dlzoo.runtime.bundle.bundle import Bundle, write_parity
 from dlzoo.runtime.bundle.golden_set import GoldenSet, NoiseFloor
 from dlzoo.runtime.bundle.manifest_fields import AxisRange
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
+from dlzoo.runtime.proof.limits import DEFAULT_LIMITS
 from dlzoo.runtime.proof.report import Power
 from dlzoo.runtime.proof.validate import verify_bundle, verify_model
-from dlzoo.runtime.session.session import OPTIMIZATIONS
+from dlzoo.runtime.session.run_settings import OPTIMIZATIONS
+from tests.support.recorded_progress import RecordedProgress
 
 ChangeBundle = Callable[..., Bundle]
 Edit = Callable[[onnx.ModelProto], None]
@@ -54,10 +56,8 @@ def set_one(array: Any, value: float) -> Any:
 
 
 def test_a_sound_bundle_passes_at_every_level(clean_bundle: Bundle) -> None:
-    stages: list[str] = []
-    report = verify_bundle(
-        clean_bundle, optimizations=tuple(OPTIMIZATIONS), on_stage=stages.append
-    )
+    progress = RecordedProgress()
+    report = verify_bundle(clean_bundle, optimizations=tuple(OPTIMIZATIONS), progress=progress)
     assert report and report.verdict == "pass" and report.explanation == ""
     assert len(report.candidates) == 7 * len(OPTIMIZATIONS)
     assert {c.optimization for c in report.candidates} == set(OPTIMIZATIONS)
@@ -68,14 +68,14 @@ def test_a_sound_bundle_passes_at_every_level(clean_bundle: Bundle) -> None:
     assert report.power == Power(detected=6, tried=6, sampled_of=6)
     assert report.opset == 20 and report.bundle == "small"
     assert list(report.seconds) == ["hashes", "open", "run"]
-    assert "run: cpu, optimization basic, batch 5, normal x50" in stages
+    assert "run: cpu, optimization basic, batch 5, normal x50" in progress.stages
     assert json.loads(json.dumps(report.to_json(), allow_nan=False)) == report.to_json()
 
 
 def test_one_session_serves_all_golden_sets_of_a_way_to_run(clean_bundle: Bundle) -> None:
-    stages: list[str] = []
-    verify_bundle(clean_bundle, optimizations=("disabled", "all"), on_stage=stages.append)
-    assert sum(stage.startswith("open") for stage in stages) == 2
+    progress = RecordedProgress()
+    verify_bundle(clean_bundle, optimizations=("disabled", "all"), progress=progress)
+    assert sum(stage.startswith("open") for stage in progress.stages) == 2
 
 
 def test_nan_that_maxpool_swallows_is_let_pass_with_a_note(tmp_path: Path) -> None:
@@ -96,12 +96,14 @@ def test_nan_that_maxpool_swallows_is_let_pass_with_a_note(tmp_path: Path) -> No
         reference={"y": np.array([[[[np.nan, 7.0], [13.0, 15.0]]]])},
         noise={"y": NoiseFloor(0.0, 0.0)},
     )
-    limits = {"rho2_limit": 3.0, "rhomax_limit": 6.0}
-    report = verify_model(tmp_path / "pool.onnx", [golden], **limits)
+    report = verify_model(tmp_path / "pool.onnx", [golden], limits=DEFAULT_LIMITS)
     assert report and report.candidates[0].rho2 == 0
     assert "as declared for this runtime" in report.candidates[0].notes[0]
     lost_inf = replace(golden, reference={"y": np.array([[[[5.0, 7.0], [13.0, np.inf]]]])})
-    assert verify_model(tmp_path / "pool.onnx", [lost_inf], **limits).verdict == "fail"
+    assert (
+        verify_model(tmp_path / "pool.onnx", [lost_inf], limits=DEFAULT_LIMITS).verdict
+        == "fail"
+    )
 
 
 def test_verifying_twice_gives_the_same_numbers(clean_bundle: Bundle) -> None:
@@ -297,8 +299,7 @@ def test_a_bare_model_is_compared_and_its_power_said_to_be_unknown(
     report = verify_model(
         clean_bundle.model_path,
         golden_sets,
-        rho2_limit=3.0,
-        rhomax_limit=6.0,
+        limits=DEFAULT_LIMITS,
         notes=["by hand"],
     )
     assert report and report.power is None and report.bundle == "model.onnx"
@@ -307,7 +308,7 @@ def test_a_bare_model_is_compared_and_its_power_said_to_be_unknown(
 
 
 def test_a_bare_model_without_data_is_vacuous(clean_bundle: Bundle) -> None:
-    report = verify_model(clean_bundle.model_path, [], rho2_limit=3.0, rhomax_limit=6.0)
+    report = verify_model(clean_bundle.model_path, [], limits=DEFAULT_LIMITS)
     assert report.verdict == "vacuous" and report.explanation == "nothing was compared."
 
 
@@ -322,7 +323,7 @@ def test_a_model_that_never_gives_a_finite_number_is_vacuous(
         reference={"logits": np.full((1, 10), np.nan)},
         noise={"logits": NoiseFloor(0.0, 0.0)},
     )
-    report = verify_model(clean_bundle.model_path, [golden], rho2_limit=3.0, rhomax_limit=6.0)
+    report = verify_model(clean_bundle.model_path, [golden], limits=DEFAULT_LIMITS)
     assert report.verdict == "vacuous"
     assert "no finite number was compared" in report.explanation
 

@@ -1,4 +1,4 @@
-"""The proof over the wire: a right server passes, and every way of being wrong is told."""
+"""The proof over the wire: a right server passes, and every wrong one fails with a reason."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ import pytest
 
 from dlzoo.errors import ArgumentError, DataError, ServerError
 from dlzoo.runtime.bundle.bundle import Bundle
+from dlzoo.runtime.proof.limits import DEFAULT_LIMITS
 from dlzoo.runtime.proof.recorded import Tolerance
 from dlzoo.runtime.remote.connect import connect
 from dlzoo.runtime.remote.expectation import expectation_of, recorded_expectation
@@ -31,7 +32,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def ports(bundle: Bundle) -> Iterator[dict[str, int]]:
-    """A server in a process of its own, as servers are."""
+    """A server in its own process."""
     command = [
         sys.executable,
         *("-m", "tests.support.open_inference_server"),
@@ -78,7 +79,7 @@ def test_a_right_server_passes(bundle: Bundle, ports: dict[str, int], protocol: 
 
 
 def test_a_server_without_binary_data_gets_json(bundle: Bundle, ports: dict[str, int]) -> None:
-    """JSON has no Inf, so the golden set with one cannot be asked for, and that is said."""
+    """JSON has no Inf, so the golden set with one cannot be sent, and the report says so."""
     report = verify(bundle, ports, "json", "small")
     assert not report
     verdicts = {result.kind: result.verdict for result in report.report.candidates}
@@ -120,11 +121,11 @@ def test_a_wrong_server_fails(
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_an_unknown_model_is_named_with_those_that_there_are(
+def test_an_unknown_model_is_named_with_the_known_ones(
     bundle: Bundle, ports: dict[str, int], protocol: str
 ) -> None:
     with pytest.raises(
-        ServerError, match=r"has no model 'smal'.*It has small; give --model\."
+        ServerError, match=r"has no model 'smal'.*It has small; give `model`\."
     ):
         verify(bundle, ports, protocol, "smal")
 
@@ -146,7 +147,7 @@ def test_an_answer_that_cannot_be_read(
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_nobody_at_the_address(bundle: Bundle, scheme: str) -> None:
+def test_an_address_without_a_server(bundle: Bundle, scheme: str) -> None:
     remote = connect(f"{scheme}://127.0.0.1:9", "small", timeout_s=5)
     with pytest.raises(ServerError, match=rf"^{scheme}://127\.0\.0\.1:9 cannot be reached: "):
         remote.facts()
@@ -173,8 +174,8 @@ def test_a_server_that_hangs_up(bundle: Bundle, ports: dict[str, int]) -> None:
         "http://host/?a=b",
     ],
 )
-def test_urls_that_are_none(url: str) -> None:
-    with pytest.raises(ArgumentError, match="--server is"):
+def test_malformed_urls(url: str) -> None:
+    with pytest.raises(ArgumentError, match="`server` is"):
         connect(url, "small", timeout_s=1)
 
 
@@ -202,7 +203,7 @@ def test_another_class_on_the_server_is_named(
     )
 
     class Shifted:
-        """A server whose classes are one off, as with a wrong list of labels."""
+        """A server whose classes are shifted by one, as with a wrong list of labels."""
 
         protocol, url, model = "http", "http://x", "small"
 
@@ -237,7 +238,7 @@ def test_a_folder_without_images(
     remote = connect(url_of("http", ports), "small", timeout_s=20)
     with pytest.raises(DataError, match="holds no image"):
         compare_images(remote, remote.facts(), bundle, tmp_path)
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         compare_images(remote, remote.facts(), bundle, tmp_path / "gone")
     remote.close()
 
@@ -246,15 +247,16 @@ def test_recorded_data_and_a_tolerance_need_no_model_file(
     bundle: Bundle, ports: dict[str, int]
 ) -> None:
     golden = bundle.path / "golden" / "test_data_set_1"
-    limits = {"rho2_limit": 3.0, "rhomax_limit": 6.0}
     tolerance = Tolerance(rtol=1e-5, atol=0.0)
-    expected = recorded_expectation(None, golden, tolerance, model="small", **limits)
+    expected = recorded_expectation(
+        None, golden, tolerance, model="small", limits=DEFAULT_LIMITS
+    )
     for model, passes in (("small", True), ("wrong_weights", False)):
         remote = connect(url_of("grpc", ports), model, timeout_s=20)
         assert bool(verify_remote(remote, expected)) is passes
         remote.close()
-    with pytest.raises(ArgumentError, match="needs --model and a tolerance"):
-        recorded_expectation(None, golden, None, model="small", **limits)
+    with pytest.raises(ArgumentError, match="need `model` and a tolerance"):
+        recorded_expectation(None, golden, None, model="small", limits=DEFAULT_LIMITS)
 
 
 def test_a_comparison_without_power_is_vacuous(bundle: Bundle, ports: dict[str, int]) -> None:
@@ -264,7 +266,7 @@ def test_a_comparison_without_power_is_vacuous(bundle: Bundle, ports: dict[str, 
     assert report.verdict == "vacuous" and not report
 
 
-def test_answers_are_checked_before_they_are_believed() -> None:
+def test_answers_are_checked() -> None:
     with pytest.raises(ValueError, match=r"output 'y' has 3 bytes of data, expected 8"):
         answer_array("y", "FP32", (2,), b"abc")
     with pytest.raises(ValueError, match="has datatype 'FP31'"):
@@ -275,7 +277,7 @@ def test_answers_are_checked_before_they_are_believed() -> None:
         answer_array("y", "FP32", (2**20, 2**20), b"")
     with pytest.raises(ValueError, match="has 3 elements"):
         answer_array_from_json("y", "FP32", (2,), [1, 2, 3])
-    with pytest.raises(ValueError, match="is no INT8"):
+    with pytest.raises(ValueError, match="is not INT8"):
         answer_array_from_json("y", "INT8", (1,), [1000])
     null = answer_array_from_json("y", "FP32", (2,), [None, 1.0])
     assert np.isnan(null[0]) and null[1] == 1

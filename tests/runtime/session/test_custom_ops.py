@@ -13,7 +13,7 @@ from dlzoo.errors import BundleError, NativeLibraryError
 from dlzoo.export.lowering.native.build import build_library, find_compiler
 from dlzoo.runtime.session import custom_ops
 from dlzoo.runtime.session.custom_ops import find_native_library
-from dlzoo.runtime.session.native_library import NATIVE_LIBRARY_VARIABLE, library_file_fault
+from dlzoo.runtime.session.native_library import NATIVE_LIBRARY_VARIABLE, library_file_problem
 from dlzoo.runtime.session.session import open_session
 from tests.support.native_kernels import SPECIAL_VALUES, mish_model
 
@@ -147,11 +147,11 @@ def test_a_text_file(model: Path, tmp_path: Path) -> None:
     text = tmp_path / "lib.so"
     text.write_text("INPUT(libm.so)\n")  # what a linker script looks like
     assert refusal(text, model) == (
-        "Native library LIB (named) is no shared library: it begins with b'INPU', expected "
+        "Native library LIB (named) is not a shared library: it begins with b'INPU', expected "
         f"b'\\x7fELF'. Build it here: {BUILD}"
     )
     text.write_bytes(b"")
-    assert "is no shared library: it begins with b''" in refusal(text, model)
+    assert "is not a shared library: it begins with b''" in refusal(text, model)
 
 
 def elf(native_library: Path, offset: int, layout: str, *values: int) -> bytearray:
@@ -171,7 +171,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads ELF heade
         (18, "=H", 9999, "is built for ELF machine 9999, this machine is x86_64"),
         (4, "=B", 1, "is built for another kind of machine: 32 bits, or the other byte order"),
         (5, "=B", 2, "is built for another kind of machine: 32 bits, or the other byte order"),
-        (16, "=H", 2, "is no shared library: its ELF type is 2, expected 3"),
+        (16, "=H", 2, "is not a shared library: its ELF type is 2, expected 3"),
     ],
 )
 def test_another_architecture(
@@ -220,7 +220,7 @@ def test_damaged_headers_never_end_the_process(
         for place in rng.integers(0, 64, 3):
             damaged[place] = rng.integers(0, 256)
         path.write_bytes(damaged)
-        assert isinstance(library_file_fault(path), str)
+        assert isinstance(library_file_problem(path), str)
 
 
 def test_another_abi_version(native_library: Path, model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.session.installation import check_installation
 from dlzoo.runtime.session.providers import available_providers
-from dlzoo.runtime.session.session import OPTIMIZATIONS, open_session
+from dlzoo.runtime.session.run_settings import OPTIMIZATIONS
+from dlzoo.runtime.session.session import open_session
 
 BAD = Path(__file__).parents[2] / "onnx"
 #: A provider that is built into the CPU package, and takes no node of an ordinary model.
@@ -77,7 +78,7 @@ def test_a_provider_that_takes_nothing_is_refused(clean_bundle: Bundle) -> None:
     assert str(caught.value) == (
         f"Provider '{TAKES_NOTHING}' was asked for, but 7 of 7 nodes of model.onnx would run on "
         "cpu: Conv (2), Gemm (1), MaxPool (1), ReduceMean (1), Relu (2). Export with another "
-        "opset, or give --allow-fallback."
+        "opset, or give `allow_fallback=True`."
     )
 
 

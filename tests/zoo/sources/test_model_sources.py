@@ -17,6 +17,7 @@ from dlzoo.errors import ArgumentError, DlzooError
 from dlzoo.zoo.sources.input_spec import InputSpec
 from dlzoo.zoo.sources.load import load_source
 from dlzoo.zoo.sources.source import SourceOptions
+from tests.support.recorded_progress import RecordedProgress
 
 IMAGE = InputSpec(name="x", shape=(1, 3, 16, 16))
 NET = """
@@ -322,15 +323,15 @@ class Scorer(nn.Module):
 def test_a_program_proves_itself(tmp_path: Path, is_open: bool) -> None:
     torch.manual_seed(0)
     path = save_program(tmp_path / "scorer.pt2", Scorer().eval(), is_open=is_open)
-    notes: list[str] = []
-    bundle = dlzoo.export_model(str(path), tmp_path / "bundle", on_note=notes.append)
+    progress = RecordedProgress()
+    bundle = dlzoo.export_model(str(path), tmp_path / "bundle", progress=progress)
     assert bundle.manifest.name == "scorer"
     assert bundle.parity()["verdict"] == "pass"
     if is_open:
         assert bundle.manifest.dynamic_axes["batch"].proved == (1, 2, 3)
     else:
         assert bundle.manifest.inputs[0].dims == (2, 3, 16, 16)
-        assert any("traced for a batch of 2" in note for note in notes)
+        assert any("traced for a batch of 2" in note for note in progress.notes)
 
 
 def test_a_program_in_training_mode_is_refused(tmp_path: Path) -> None:

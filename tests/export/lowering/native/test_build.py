@@ -9,7 +9,7 @@ import pytest
 
 from dlzoo.errors import NativeLibraryError, StorageError
 from dlzoo.export.lowering.native.build import SOURCES_FOLDER, build_library, find_compiler
-from dlzoo.runtime.session.native_library import NATIVE_ORT_API_VERSION, library_file_fault
+from dlzoo.runtime.session.native_library import NATIVE_ORT_API_VERSION, library_file_problem
 
 
 def test_the_command_builds_a_library_and_says_where(
@@ -21,7 +21,7 @@ def test_the_command_builds_a_library_and_says_where(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Built {output} (")
     assert f"DLZOO_NATIVE_LIBRARY={output}" in done.stdout
-    assert library_file_fault(output) == ""
+    assert library_file_problem(output) == ""
     assert output.read_bytes() == native_library.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["kernels.so"]
 

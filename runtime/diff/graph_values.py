@@ -1,4 +1,4 @@
-"""Another ONNX model as the reference: which of its values are the candidate's, and their noise.
+"""Another ONNX model as the reference: its values, their noise, and which are the candidate's.
 
 Neither model is the truth; the first one is taken for it.
 """
@@ -18,7 +18,8 @@ from dlzoo.runtime.bundle.golden_set import NoiseFloor
 from dlzoo.runtime.onnx_reader.onnx_nodes import GraphNode
 from dlzoo.runtime.proof.difference import root_mean_square
 from dlzoo.runtime.proof.recorded import MOVE_SEEDS, moved_inputs
-from dlzoo.runtime.session.tapped_session import Setting, TappedModel
+from dlzoo.runtime.session.run_settings import RunSettings
+from dlzoo.runtime.session.tapped_session import TappedModel
 
 Array = npt.NDArray[Any]
 _Key = tuple[object, ...]
@@ -27,7 +28,7 @@ _Key = tuple[object, ...]
 _FEW_NAMES_IN_COMMON = 0.25
 
 
-class ModelReference:
+class GraphValues:
     """The values of a model on one set of inputs, by their names in it.
 
     The noise floor of a value is how far it moves when the inputs move by two units of their
@@ -35,27 +36,31 @@ class ModelReference:
     """
 
     def __init__(
-        self, model: TappedModel, inputs: Mapping[str, Array], setting: Setting, title: str
+        self,
+        model: TappedModel,
+        inputs: Mapping[str, Array],
+        settings: RunSettings,
+        title: str,
     ) -> None:
         self.model = model
         self.inputs = inputs
-        self.setting = setting
+        self.settings = settings
         self._title = title
 
     @property
     def title(self) -> str:
-        """What the model is called."""
+        """The model's name, for a sentence."""
         return self._title
 
     def values(self, names: Sequence[str]) -> dict[str, tuple[Array, NoiseFloor]]:
         """Those of these values that the model has."""
         known = set(self.model.values) | set(self.model.graph.outputs)
         wanted = [name for name in dict.fromkeys(names) if name in known]
-        found = self.model.run(self.inputs, wanted, self.setting)
+        found = self.model.run(self.inputs, wanted, self.settings)
         worst = dict.fromkeys(wanted, NoiseFloor(rms=0.0, max=0.0))
         if any(array.dtype.kind == "f" for array in self.inputs.values()):
             for seed in MOVE_SEEDS:
-                moved = self.model.run(moved_inputs(self.inputs, seed), wanted, self.setting)
+                moved = self.model.run(moved_inputs(self.inputs, seed), wanted, self.settings)
                 for name in wanted:
                     worst[name] = _larger(worst[name], _distance(moved[name], found[name]))
         return {name: (_as_float64(found[name]), worst[name]) for name in wanted}
@@ -67,7 +72,7 @@ class ModelReference:
         nodes, taken = self.model.graph.segment(name, given)
         inputs = {n: given[n] if n in given else self.inputs[n] for n in taken}
         try:
-            found = self.model.run_alone(nodes, inputs, [name], self.setting)[name]
+            found = self.model.run_alone(nodes, inputs, [name], self.settings)[name]
         except BundleError:
             return None
         return _as_float64(found), NoiseFloor(rms=0.0, max=0.0)
@@ -105,7 +110,7 @@ class Matching:
 
 
 def match_models(candidate: TappedModel, reference: TappedModel) -> Matching:
-    """Which values of two models are the same: outputs in order, the others by alignment.
+    """Pair the values of two models: outputs in order, the others by alignment.
 
     The nodes of both graphs are laid side by side in topological order, first those that agree in
     name, operator and shape; in a gap as long on both sides they are paired one by one, in any

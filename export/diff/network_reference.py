@@ -1,4 +1,4 @@
-"""A PyTorch network as what its exported graph is compared with."""
+"""A PyTorch network as the reference for its exported graph."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from torch import Tensor, nn
 from dlzoo.errors import ExportError
 from dlzoo.export.convert.onnx_from_torch import onnx_from_torch
 from dlzoo.export.diff.traced_network import TracedNetwork, pair_values, trace_network
-from dlzoo.export.diff.traced_values import TracedReference
+from dlzoo.export.diff.traced_values import TracedValues
 from dlzoo.runtime.diff.culprit import Place
-from dlzoo.runtime.diff.diff_base import place_of_node, weight_details
-from dlzoo.runtime.diff.model_reference import Matching
-from dlzoo.runtime.diff.value_checks import Reference
+from dlzoo.runtime.diff.graph_values import Matching
+from dlzoo.runtime.diff.reference import place_of_node, weight_details
+from dlzoo.runtime.diff.value_checks import ReferenceValues
 from dlzoo.runtime.onnx_reader.onnx_header import OnnxHeader
 from dlzoo.runtime.onnx_reader.onnx_nodes import GraphNode
 from dlzoo.runtime.session.tapped_session import TappedModel
 
 Array = npt.NDArray[Any]
 
-#: torch.export takes the sizes 0 and 1 for special.
+#: torch.export specializes sizes 0 and 1.
 _MIN_TRACED_SIZE = 2
 
 
 @dataclass
-class NetworkBase:
-    """A PyTorch network, traced as its graph was.
+class NetworkReference:
+    """A PyTorch network, traced as its graph was, implementing ``Reference``.
 
     ``target`` and ``lowerings`` are those that the graph was exported with.
     """
@@ -48,25 +48,23 @@ class NetworkBase:
     names_are_sure: bool = field(default=True, init=False)
 
     @cached_property
-    def _asked(self) -> dict[str, Any]:
-        dynamic_axes = {
+    def _dynamic_axes(self) -> dict[str, dict[int, str]]:
+        """Input -> its open axes -> their symbols, as the graph declares them."""
+        return {
             spec.name: {i: dim for i, dim in enumerate(spec.dims) if isinstance(dim, str)}
             for spec in self.header.inputs
         }
-        return {
-            "output_names": [spec.name for spec in self.header.outputs],
-            "opset": self.header.opset,
-            "dynamic_axes": dynamic_axes,
-            "target": self.target,
-            "lowerings": self.lowerings,
-        }
+
+    @cached_property
+    def _output_names(self) -> list[str]:
+        return [spec.name for spec in self.header.outputs]
 
     @cached_property
     def _example_tensors(self) -> dict[str, Tensor]:
         tensors = {}
         for spec in self.header.inputs:
             x = torch.from_numpy(np.ascontiguousarray(self.example[spec.name]))
-            for axis in self._asked["dynamic_axes"][spec.name]:
+            for axis in self._dynamic_axes[spec.name]:
                 if x.shape[axis] < _MIN_TRACED_SIZE:
                     x = torch.cat([x, x], axis)
             tensors[spec.name] = x
@@ -75,17 +73,25 @@ class NetworkBase:
     @cached_property
     def network(self) -> TracedNetwork:
         """The network as it was traced."""
-        return trace_network(self.module, self._example_tensors, **self._asked)
+        return trace_network(
+            self.module,
+            self._example_tensors,
+            output_names=self._output_names,
+            opset=self.header.opset,
+            dynamic_axes=self._dynamic_axes,
+            target=self.target,
+            lowerings=self.lowerings,
+        )
 
     def match(self, candidate: TappedModel) -> Matching:
         """By the names that the exporter took from the traced operators."""
         return Matching(pairs=pair_values(self.network, candidate.graph), by="traced operator")
 
-    def reference(self, inputs: Mapping[str, Array], candidate: TappedModel) -> Reference:
+    def values_on(
+        self, inputs: Mapping[str, Array], candidate: TappedModel
+    ) -> ReferenceValues:
         """PyTorch's own values."""
-        return TracedReference(
-            self.network, [inputs[spec.name] for spec in self.header.inputs]
-        )
+        return TracedValues(self.network, [inputs[spec.name] for spec in self.header.inputs])
 
     def place(self, partner: str, node: GraphNode | None) -> Place:
         """As the trace says."""
@@ -115,7 +121,15 @@ class NetworkBase:
     @cached_property
     def _twin(self) -> TappedModel | None:
         try:
-            graph = onnx_from_torch(self.module, self._example_tensors, **self._asked)
+            graph = onnx_from_torch(
+                self.module,
+                self._example_tensors,
+                output_names=self._output_names,
+                opset=self.header.opset,
+                dynamic_axes=self._dynamic_axes,
+                target=self.target,
+                lowerings=self.lowerings,
+            )
         except ExportError:
             return None
         # The file is mapped, and stays readable after its name is gone; where it has to keep its

@@ -1,29 +1,30 @@
-"""What a graph is compared with: the protocol, and another graph as one such base."""
+"""The reference that a graph is compared with: the protocol, and another graph as one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dlzoo.runtime.diff.culprit import Place
-from dlzoo.runtime.diff.model_reference import Matching, ModelReference, match_models
-from dlzoo.runtime.diff.value_checks import Reference
+from dlzoo.runtime.diff.graph_values import GraphValues, Matching, match_models
+from dlzoo.runtime.diff.value_checks import ReferenceValues
 from dlzoo.runtime.onnx_reader.onnx_nodes import GraphNode
-from dlzoo.runtime.session.tapped_session import Setting, TappedModel
+from dlzoo.runtime.session.run_settings import AS_WRITTEN, RunSettings
+from dlzoo.runtime.session.tapped_session import TappedModel
 
 Array = npt.NDArray[Any]
 
 
-class Base(Protocol):
-    """What counts as right."""
+class Reference(Protocol):
+    """A model that a graph is compared with: a network, or another graph."""
 
     @property
     def title(self) -> str:
-        """What it is called."""
+        """Its name, for a sentence."""
 
     @property
     def names_are_sure(self) -> bool:
@@ -32,28 +33,30 @@ class Base(Protocol):
     def match(self, candidate: TappedModel) -> Matching:
         """The candidate's values, by the names that they have here."""
 
-    def reference(self, inputs: Mapping[str, Array], candidate: TappedModel) -> Reference:
+    def values_on(
+        self, inputs: Mapping[str, Array], candidate: TappedModel
+    ) -> ReferenceValues:
         """The right values on the candidate's inputs."""
 
     def place(self, partner: str, node: GraphNode | None) -> Place:
-        """Where in the network a value comes from."""
+        """The place in the network that a value comes from."""
 
     def details(
         self, node: GraphNode, partner: str, candidate: TappedModel
     ) -> tuple[str, ...]:
-        """What differs in the node itself: its kind, attributes and weights."""
+        """Differences in the node itself: its kind, attributes and weights."""
 
     def twin(self) -> TappedModel | None:
         """The candidate as it should have been written, with the same names."""
 
 
 @dataclass
-class ModelBase:
+class GraphReference:
     """Another graph, or the same one on another provider."""
 
     model: TappedModel
     title: str
-    setting: Setting = field(default_factory=Setting)
+    settings: RunSettings = AS_WRITTEN
 
     @property
     def names_are_sure(self) -> bool:
@@ -70,14 +73,16 @@ class ModelBase:
             return Matching(pairs={name: name for name in names}, by="name")
         return match_models(candidate, self.model)
 
-    def reference(self, inputs: Mapping[str, Array], candidate: TappedModel) -> Reference:
+    def values_on(
+        self, inputs: Mapping[str, Array], candidate: TappedModel
+    ) -> ReferenceValues:
         """This graph's values on the same inputs, by its own names for them."""
         own, theirs = self.model.graph.inputs, candidate.graph.inputs
         if set(own) == set(theirs) or len(own) != len(theirs):
             named = dict(inputs)
         else:
             named = {ours: inputs[name] for ours, name in zip(own, theirs, strict=True)}
-        return ModelReference(self.model, named, self.setting, self.title)
+        return GraphValues(self.model, named, self.settings, self.title)
 
     def place(self, partner: str, node: GraphNode | None) -> Place:
         """As either graph says."""
@@ -115,7 +120,7 @@ class ModelBase:
 
 
 def place_of_node(node: GraphNode | None) -> Place:
-    """Where a node comes from, as its own metadata say."""
+    """The place that a node comes from, as its own metadata say."""
     if node is None or node.module_path is None:
         return Place()
     return Place(
