@@ -1,4 +1,4 @@
-"""``dlzoo train``: images and a recipe become a run, which exports like any model."""
+"""``dlzoo train``: images and a recipe become a run, which can be exported like any model."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="A .toml file, or the name of one that ships; if absent, the one that ships for "
-            "this model and data, else general numbers."
+            help="A .toml file, or the name of a recipe that ships; if absent, the one for this "
+            "model and data, else general defaults."
         ),
     ] = None,
     output: Annotated[
@@ -44,12 +44,14 @@ def train(
         typer.Option("-o", "--output", help="The run's folder; runs/MODEL-DATA if absent."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder.")
+        Path | None, typer.Option(help="Continue the run in this folder.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="How often to see every image.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training images.")
+    ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Images for a step: 1 for single-sample descent, or all of them."),
+        typer.Option(help="Images per step, from 1 to all of them."),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="The learning rate.")] = None,
     weights: Annotated[
@@ -60,10 +62,10 @@ def train(
         str | None, typer.Option(help="H,W of the network's input; the model's own if absent.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Draws weights, order and augmentations.")
+        int | None, typer.Option(help="Seed of weights, order and augmentations.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that read images; 0 is this one.")
+        int | None, typer.Option(help="Processes that read images; 0: this process.")
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")
@@ -71,12 +73,13 @@ def train(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="KEY=VALUE of the recipe, as loop.clip_norm=1; repeatable."
+            "--set",
+            help="Set a key of the recipe: KEY=VALUE, such as loop.clip_norm=1; repeatable.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     show_recipe: Annotated[
-        bool, typer.Option("--show-recipe", help="Print every number of the run, and stop.")
+        bool, typer.Option("--show-recipe", help="Print the complete recipe, and stop.")
     ] = False,
     plot_schedule: Annotated[
         Path | None,
@@ -86,8 +89,8 @@ def train(
 ) -> None:
     """Train a model on images.
 
-    The run's folder holds the recipe with every number, the best weights, checkpoints, and what
-    was measured. "dlzoo export RUN" makes a bundle of it. torchrun starts it in several processes.
+    The run's folder holds the complete recipe, the best weights, checkpoints and metrics. "dlzoo
+    export RUN" makes a bundle of it. torchrun starts it in several processes.
     """
     changes: dict[str, Any] = {
         "data.name": data,
@@ -135,9 +138,9 @@ def _run(plan: Recipe, folder: Path, *, is_resumed: bool, device: str, json: boo
             )
     except KeyboardInterrupt:
         if not (folder / "recipe.toml").is_file():
-            raise  # it had not begun
+            raise  # the run had not begun
         raise InterruptedRunError(
-            f"interrupted. Go on from the last checkpoint with: dlzoo train --resume {folder}"
+            f"interrupted. Continue from the last checkpoint: dlzoo train --resume {folder}"
         ) from None
     if _is_first_process():
         if json:
@@ -193,7 +196,7 @@ def _chosen_recipe(
         recipe = find_recipe(model, data or "digits")
     if recipe is not None:
         text, subject = read_recipe_text(recipe)
-    else:  # the general numbers, written out: --lr changes one of them
+    else:  # the general defaults, written out: --lr changes one of them
         text = recipe_to_toml(Recipe(model=ModelSettings(name=changes["model.name"])))
         subject = "the recipe"
     return resolve_recipe(recipe_from_toml(text, subject, changes))
@@ -221,7 +224,7 @@ def _refuse_changes(
     ]
     if given:
         raise ArgumentError(
-            f"--resume {resume} goes on with the run's own recipe, and got {', '.join(given)}, too. "
+            f"--resume {resume} uses the run's own recipe, and got {', '.join(given)} as well. "
             "Leave that out, or start another run."
         )
 

@@ -1,4 +1,4 @@
-"""What a person sees of training: a line an epoch on stdout, live progress on stderr."""
+"""How training is shown: one line per epoch on stdout, live progress on stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dlzoo.zoo.train.loop.reports import EpochReport, StepReport
     from dlzoo.zoo.training import Run
 
-#: The figure that a person reads first, and what it is called.
+#: The figure shown first, and its title.
 _FIGURES = {"top1_percent": "top-1", "map_percent": "mAP"}
 
 
@@ -30,12 +30,12 @@ class TrainingDisplay:
         self._task = progress.add_task("start", total=None) if progress else None
 
     def show(self, text: str) -> None:
-        """Name what runs now."""
+        """Show the name of the stage that runs."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=text, total=None, completed=0)
 
     def show_bytes(self, done: int, total: int) -> None:
-        """Show how much of a download has arrived, or of the images is checked."""
+        """Show how much is downloaded, or how many images are checked."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=total)
 
@@ -65,7 +65,7 @@ class TrainingDisplay:
 
 
 def _figure(row: Mapping[str, Any]) -> str:
-    """Which figure the rows of a run have."""
+    """The name of the figure that the rows of a run have."""
     names = [name for name in _FIGURES if row.get(f"validation_{name}") is not None]
     return names[0] if names else "top1_percent"
 
@@ -102,7 +102,7 @@ def _clock(seconds: float) -> str:
 
 
 def print_run(run: Run) -> None:
-    """The end of a run: how good it is, and what to do with it."""
+    """Print the result of a run, and the command that exports it."""
     if run.test is not None:
         names = [name for name in _FIGURES if run.test.get(name) is not None]
         figures = "".join(f"{_FIGURES[name]} {run.test[name]:.2f} %, " for name in names)

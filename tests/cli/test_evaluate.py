@@ -91,7 +91,7 @@ def test_both_engines_and_the_run_say_the_same(folder: Path, evaluate: RunComman
     assert test is not None
     assert pytorch[:2] == ["360", f"{test['top1_percent']:.2f}"]
     assert pytorch[-1] == f"{test['loss']:.4f}"
-    assert "0 images get another class in ONNX Runtime" in ended.out
+    assert "0 images get a different class in ONNX Runtime" in ended.out
 
 
 def test_json_of_a_run_and_of_a_bundle(folder: Path, evaluate: RunCommand) -> None:

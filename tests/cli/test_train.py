@@ -97,9 +97,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
             ["lenet5_relu", "--set", "data.validation=0", "--set", "loop.patience=3"],
             "loop.patience needs images to judge by",
         ),
-        (["lenet5_relu", "--resume", "run"], "goes on with the run's own recipe"),
+        (["lenet5_relu", "--resume", "run"], "uses the run's own recipe"),
         (["--resume", "nowhere"], "nowhere is no training run"),
-        (["--resume", "nowhere", "--epochs", "3"], "got loop.epochs, too"),
+        (["--resume", "nowhere", "--epochs", "3"], "got loop.epochs as well"),
         (["lenet5_relu", "--plot-schedule", "lr.png"], "ends in .svg"),
         (["lenet5_relu", "--plot-schedule", "nowhere/lr.svg"], "Cannot write lr.svg"),
         (["lenet5_relu", "--no-such-option"], "No such option"),
@@ -211,7 +211,7 @@ def test_ctrl_c_says_how_to_go_on(dlzoo: RunCommand, tmp_path: Path, tiny: str) 
         errors = process.stderr.read()
         assert process.wait() == 130, errors
     assert errors == (
-        "dlzoo: interrupted. Go on from the last checkpoint with: dlzoo train --resume run\n"
+        "dlzoo: interrupted. Continue from the last checkpoint: dlzoo train --resume run\n"
     )
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     reports: list[Any] = []
