@@ -9,7 +9,7 @@ import typer
 
 
 def classify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     provider: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes.")] = 5,

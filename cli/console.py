@@ -93,7 +93,9 @@ class StageDisplay:
         """Show how much of a download has arrived."""
         if self._progress is not None and self._task is not None:
             text = f"download {done_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB"
-            self._progress.update(self._task, description=text, completed=done_bytes, total=total_bytes)
+            self._progress.update(
+                self._task, description=text, completed=done_bytes, total=total_bytes
+            )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def deploy(
-    bundle: Annotated[Path | None, typer.Argument(help="A bundle.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="A bundle.")] = None,
     target: Annotated[
         str | None, typer.Option(help="triton, kserve, ovms, ray or docker.")
     ] = None,
@@ -65,7 +65,7 @@ def deploy(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Write the files that an inference server needs for a bundle, or check them.
+    """Write or check the files that an inference server needs.
 
     Every generated file is checked against the graph and the server's own schema; with --check
     the exit status is 1 if a file does not fit.

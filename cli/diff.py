@@ -25,12 +25,16 @@ _MANY = 1000
 
 def diff(
     a: Annotated[
-        str, typer.Argument(help="A bundle, an .onnx file, or a MODEL as for dlzoo export.")
+        str,
+        typer.Argument(
+            metavar="A", help="A bundle, an .onnx file, or a MODEL as for dlzoo export."
+        ),
     ],
     b: Annotated[
         str | None,
         typer.Argument(
-            help="The model to compare with. Without it, A is compared with itself on two providers."
+            metavar="B",
+            help="The model to compare with. Without it, A is compared with itself on two providers.",
         ),
     ] = None,
     provider: Annotated[
@@ -71,12 +75,12 @@ def diff(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Name the first value in which two models differ, its node and layer, and the origin.
+    """Name the first value in which two models differ, and why.
 
-    The origin is the exporter, the graph optimizer or a provider. The reference is the network in
-    PyTorch, in float64, if one is given; otherwise it is A. The exit status is 0 if both are equal
-    within the noise of float32, 1 if they differ. For a MODEL that is a Python file or module,
-    that code is run.
+    It is named by its node and layer, and the origin of the difference: the exporter, the graph
+    optimizer or a provider. The reference is the network in PyTorch, in float64, if one is given;
+    otherwise it is A. The exit status is 0 if both are equal within the noise of float32, 1 if
+    they differ. For a MODEL that is a Python file or module, that code is run.
     """
     from dlzoo.cli.console import print_document, stage_display
     from dlzoo.export.diff.diff import diff as compare

@@ -1,4 +1,4 @@
-"""``dlzoo evaluate``: how good a run or a bundle is on images."""
+"""``dlzoo evaluate``: the accuracy of a run or a bundle on images."""
 
 from __future__ import annotations
 

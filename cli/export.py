@@ -14,8 +14,9 @@ def export(
     model: Annotated[
         str,
         typer.Argument(
+            metavar="MODEL",
             help='A name from "dlzoo models", package.module:FACTORY or file.py:FACTORY (runs '
-            "that code), a .pt2 file, timm:NAME, torchvision:NAME, or the folder of a training run."
+            "that code), a .pt2 file, timm:NAME, torchvision:NAME, or the folder of a training run.",
         ),
     ],
     output: Annotated[

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def info(
-    model: Annotated[str, typer.Argument(help='A name from "dlzoo models".')],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help='A name from "dlzoo models".')],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show one model: cost, weights, paper, layers."""

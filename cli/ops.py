@@ -18,7 +18,7 @@ def ops(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """List the spellings of operators, where they work, and their measured cost."""
+    """List the spellings of operators, and their measured cost."""
     from dlzoo.cli.console import print_document, print_lines, print_table
     from dlzoo.errors import ArgumentError
     from dlzoo.export.lowering.kernels import TARGETS

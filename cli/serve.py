@@ -127,7 +127,7 @@ def serve(
         bool, typer.Option("--json", help="The addresses as one JSON document on stdout.")
     ] = False,
 ) -> None:
-    """Serve bundles over HTTP and gRPC, in the Open Inference Protocol.
+    """Serve bundles over HTTP and gRPC: Open Inference Protocol.
 
     Every bundle is proved again before it takes requests. Open the HTTP address in a browser to
     try a picture. On SIGTERM the server finishes the requests in progress, then stops.

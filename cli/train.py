@@ -18,8 +18,9 @@ def train(
     model: Annotated[
         str | None,
         typer.Argument(
+            metavar="MODEL",
             help='A name from "dlzoo models", package.module:FACTORY or file.py:FACTORY (runs '
-            "that code), timm:NAME or torchvision:NAME; the recipe's own if absent."
+            "that code), timm:NAME or torchvision:NAME; the recipe's own if absent.",
         ),
     ] = None,
     data: Annotated[

@@ -14,8 +14,9 @@ def verify(
     bundle: Annotated[
         Path | None,
         typer.Argument(
+            metavar="BUNDLE",
             help="A bundle, or an .onnx file with --golden; not needed with --server, --golden and "
-            "a tolerance."
+            "a tolerance.",
         ),
     ] = None,
     provider: Annotated[
@@ -84,9 +85,9 @@ def verify(
     ] = 30.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Replay a bundle's proof, without PyTorch, here or on a running server.
+    """Replay a bundle's proof, here or on a running server.
 
-    Hashes are checked and the golden data run through the model. The exit status is 1 if the
+    It needs no PyTorch. Hashes are checked and the golden data run through the model. The exit status is 1 if the
     verdict is not pass.
     """
     from dlzoo.api import verify as verify_bundle
