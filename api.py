@@ -134,8 +134,8 @@ def verify(
         if path.suffix == ".onnx" or golden is not None:
             if golden is None:
                 raise ArgumentError(
-                    f"{path} is a bare .onnx file, expected a bundle, or `golden` with a folder "
-                    "of input_0.pb and output_0.pb. Give `golden`."
+                    f"{path} is a bare .onnx file, expected a bundle. Give `golden`, too: a folder "
+                    "of input_0.pb and output_0.pb."
                 )
             golden_sets, notes = recorded_golden_sets(
                 path,

@@ -8,6 +8,7 @@ from torch import nn
 
 from dlzoo.export.plan.pipeline import wrap_network
 from dlzoo.runtime.bundle.manifest import Manifest
+from dlzoo.zoo.module_wrappers import unwrap
 from dlzoo.zoo.registry import Preprocessing
 from dlzoo.zoo.sources.input_spec import InputSpec
 from dlzoo.zoo.sources.load import load_source
@@ -58,4 +59,4 @@ def wrap_as_bundled(manifest: Manifest, network: nn.Module) -> nn.Module:
             for key, value in manifest.preprocessing.items()
         }
         included = Preprocessing(**fields)
-    return wrap_network(network, head=manifest.head, preprocessing=included)
+    return wrap_network(unwrap(network)[0], head=manifest.head, preprocessing=included)

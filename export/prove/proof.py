@@ -84,7 +84,7 @@ def export_and_report(
             on_bytes=progress.download,
         )
         source = load_source(model, source_options)
-        notes: list[str] = []
+        notes = list(source.notes)
         with in_eval_mode(source.network, notes):
             unproved = write_unproved(
                 folder,
@@ -121,7 +121,7 @@ def export_and_report(
                 f"written. {' '.join([report.explanation, *_culprits(report)])}",
                 report=report,
             )
-        _write_papers(folder, unproved.manifest, report)
+        _write_documents(folder, unproved.manifest, report)
     return Bundle.open(target), report
 
 
@@ -153,7 +153,7 @@ def _refuse_failed_sizes(unproved: UnprovedBundle, report: Report) -> None:
         )
 
 
-def _write_papers(folder: Path, manifest: Manifest, report: Report) -> None:
+def _write_documents(folder: Path, manifest: Manifest, report: Report) -> None:
     """parity.json for programs, report.html and MODEL_CARD.md for people."""
     parity = report.to_parity()
     write_parity(folder, parity)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dlzoo.errors import ArgumentError
-from dlzoo.runtime.bundle.manifest import Manifest
+
+if TYPE_CHECKING:
+    from dlzoo.runtime.bundle.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dlzoo.errors import BundleError, ProviderError
+from dlzoo.errors import ArgumentError, BundleError, ProviderError
 from dlzoo.runtime.session.custom_ops import NativeLibrary, register_native_library
 from dlzoo.runtime.session.installation import load_onnxruntime
 from dlzoo.runtime.session.ort_error import one_line_reason
@@ -37,7 +37,7 @@ def open_inference_session(
         log_severity: of ONNX Runtime's messages on stderr.
 
     Raises:
-        ArgumentError: no provider has that name.
+        ArgumentError: no provider has that name, or a configuration entry is refused.
         BundleError: the model is not understood.
         NativeLibraryError: ONNX Runtime does not take the library.
         ProviderError: the provider is missing or cannot be used.
@@ -54,7 +54,13 @@ def open_inference_session(
     options.log_severity_level = log_severity
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     for key, value in settings.session_config.items():
-        options.add_session_config_entry(key, value)
+        try:
+            options.add_session_config_entry(key, value)
+        except Exception as error:
+            raise ArgumentError(
+                f"`session_config` got {key[:60]!r}: {value[:60]!r}, which ONNX Runtime refuses: "
+                f"{one_line_reason(error)}. Correct it."
+            ) from None
     if settings.num_threads is not None:
         options.intra_op_num_threads = settings.num_threads
     if weights:
