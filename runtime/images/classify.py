@@ -1,4 +1,4 @@
-"""The best classes of images, through a bundle's own preprocessing, head and labels."""
+"""Classify images with a bundle's own preprocessing, head and labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dlzoo.runtime.session.session import open_session
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class and how sure the network is: from 0 to 1 with every head."""
+    """One class and its score, which is between 0 and 1 with every head."""
 
     index: int
     label: str
@@ -46,29 +46,29 @@ def classify(
     """Name the ``k`` best classes of each image.
 
     The score is the softmax of logits, ``exp(z_k) / sum_j exp(z_j)``; a bundle with a softmax or
-    sigmoid head gives it itself.
+    sigmoid head computes its scores in the graph.
 
     Args:
         bundle: an open bundle or its folder.
         images: files, the bytes of files, or uint8 [H, W, C] pixels.
-        provider: where it runs.
-        k: how many classes; all where there are fewer.
+        provider: the provider to run on.
+        k: how many classes; all if there are fewer.
         allow_fallback: let ONNX Runtime use another provider.
 
     Raises:
         ArgumentError: ``k`` is less than 1.
-        BundleError: the bundle is damaged, or has no preprocessing and so takes no image files.
+        BundleError: the bundle is damaged, or does not say how images become its input.
         ImageError: an image cannot be read.
-        ProviderError: the provider is missing or did not take the work.
+        ProviderError: the provider is missing or did not run the model.
     """
     if k < 1:
-        raise ArgumentError(f"k is {k}, expected 1 or more classes. Leave it out for 5.")
+        raise ArgumentError(f"`k` is {k}, expected 1 or more classes. Leave it out for 5.")
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(bundle)
     manifest = bundle.manifest
     if manifest.preprocessing is None or len(manifest.inputs) != 1:
         raise BundleError(
-            f"{bundle.path} does not say how images become its input, so it can classify none. "
+            f"{bundle.path} does not say how images become its input, so it cannot classify them. "
             "Use dlzoo.open_session and give it tensors."
         )
     session = open_session(bundle, provider, allow_fallback=allow_fallback)
@@ -88,18 +88,18 @@ def classify(
 
 
 def check_image_input(manifest: Manifest) -> None:
-    """Make sure that prepared images are what the network takes, and its labels its classes.
+    """Make sure that prepared images fit the network's input, and the labels its output.
 
     Raises:
-        BundleError: they are not, or the preprocessing is damaged.
+        BundleError: they do not fit, or the preprocessing is damaged.
     """
     assert manifest.preprocessing is not None
     spec = ImageSpec.from_mapping(manifest.preprocessing)
     declared = manifest.inputs[0]
     num_channels = NUM_CHANNELS[spec.color]
     prepared: tuple[int | str, ...] = (num_channels, *spec.crop_size)
-    dtype = declared.dtype  # of prepared images the session itself checks it
-    if manifest.preprocessing_included:  # pixels as they are, of any size
+    dtype = declared.dtype  # the session itself checks the dtype of prepared images
+    if manifest.preprocessing_included:  # unchanged pixels, of any size
         prepared, dtype = ("height", "width", num_channels), "uint8"
     fits = len(declared.dims) == 1 + len(prepared) and all(
         isinstance(size, str) or isinstance(got, str) or size == got
@@ -119,13 +119,13 @@ def _check_labels(manifest: Manifest) -> None:
     is_known = all(isinstance(size, int) for size in sizes)
     if manifest.labels is not None and is_known and num_scores != len(manifest.labels):
         raise BundleError(
-            f"{manifest.name} gives {num_scores} scores and names {len(manifest.labels)} classes. "
+            f"{manifest.name} gives {num_scores} scores but has {len(manifest.labels)} labels. "
             "Export the bundle again."
         )
 
 
 def network_input(image: ImageSource, manifest: Manifest) -> npt.NDArray[np.generic]:
-    """The input for one image, repeated where the batch size is fixed."""
+    """Prepare the input for one image, repeated if the batch size is fixed."""
     assert manifest.preprocessing is not None
     array: npt.NDArray[np.generic]
     if manifest.preprocessing_included:
@@ -139,16 +139,16 @@ def network_input(image: ImageSource, manifest: Manifest) -> npt.NDArray[np.gene
 def best_classes(
     scores_K: npt.NDArray[np.floating], manifest: Manifest, k: int
 ) -> tuple[ClassScore, ...]:
-    """The ``k`` highest of one image's scores, through the bundle's head and labels.
+    """Find the ``k`` highest of one image's scores, with the bundle's head and labels.
 
     Raises:
-        BundleError: the bundle names another number of classes.
+        BundleError: the number of labels is not the number of scores.
     """
     scores_K = scores_K.reshape(-1).astype(np.float64)
     labels = manifest.labels
     if labels is not None and len(labels) != scores_K.size:
         raise BundleError(
-            f"{manifest.name} gives {scores_K.size} scores and names {len(labels)} classes. "
+            f"{manifest.name} gives {scores_K.size} scores but has {len(labels)} labels. "
             "Export the bundle again."
         )
     if manifest.head == "logits":

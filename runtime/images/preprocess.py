@@ -1,6 +1,6 @@
-"""From an image file to the network's input, with Pillow and NumPy alone.
+"""Turn an image file into the network's input, with only Pillow and NumPy.
 
-The same pixels as ``zoo.data.image_preprocessor`` computes inside a graph.
+The pixels are the same as ``zoo.data.image_preprocessor`` computes inside a graph.
 
 Shapes: H and W image height and width, C channels, h and w the network's height and width.
 """
@@ -28,14 +28,14 @@ from dlzoo.image_file import (
 
 
 def image_array(source: ImageSource, color: Color = "RGB") -> npt.NDArray[np.uint8]:
-    """The pixels of one image, as a bundle with included preprocessing takes them.
+    """Read the pixels of one image, as a bundle with included preprocessing takes them.
 
-    The picture as a viewer shows it; :func:`~dlzoo.image_file.open_image` says more.
+    The image is oriented as a viewer shows it; see :func:`~dlzoo.image_file.open_image`.
 
     **Shape**: uint8 [1, H, W, C], C = 3 for ``RGB`` and 1 for ``L`` (grey levels).
 
     Raises:
-        ImageError: there is no file, or it is no whole image, or too large.
+        ImageError: the file is missing, is not a complete image, or is too large.
     """
     image = open_image(source, color)
     # np.asarray would give Pillow's own memory, which cannot be written to.
@@ -53,7 +53,7 @@ def tensor_from_image(
     **Shape**: float32 [1, C, h, w].
 
     Raises:
-        ImageError: there is no file, or it is no whole image, or too large.
+        ImageError: the file is missing, is not a complete image, or is too large.
         BundleError: ``preprocessing`` is damaged.
     """
     spec = ImageSpec.from_mapping(preprocessing)
@@ -64,9 +64,10 @@ def tensor_from_image(
     return np.ascontiguousarray(x_hwC.transpose(2, 0, 1)[np.newaxis])
 
 
-#: Of an image that is resized or cropped; more than any network takes, and no damage gets further.
+#: The largest side of a resized or cropped image: more than any network takes, so that a damaged
+#: manifest cannot ask for more memory.
 _MAX_SIZE = 2**14
-#: Of a mean or a standard deviation of pixels between 0 and 1, which are a 255th apart.
+#: The largest mean or standard deviation of pixels, which lie between 0 and 1 in steps of 1/255.
 _MAX_SCALE = 1e6
 
 
@@ -79,10 +80,10 @@ class ImageSpec(Geometry):
 
     @classmethod
     def from_mapping(cls, preprocessing: Mapping[str, Any]) -> ImageSpec:
-        """Read it.
+        """Read and check a manifest's ``preprocessing``.
 
         Raises:
-            BundleError: a field is missing or has a value that makes no sense.
+            BundleError: a field is missing, or its value makes no sense.
         """
         try:
             size = preprocessing["resize_size"]

@@ -1,4 +1,4 @@
-"""The protocol's element types: what each is in NumPy, and its bytes on the wire.
+"""The protocol's element types: their NumPy dtypes, and their bytes on the wire.
 
 Source: Open Inference Protocol, "Tensor Data Types"; Triton's binary tensor data extension.
 """
@@ -35,26 +35,26 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype(np.float32),
     "BYTES": np.dtype(np.object_),
 }
-#: Bytes of one element; of BYTES the least, its length alone.
+#: Bytes of one element; for BYTES the least, which is the length field of an empty one.
 ITEM_SIZES = {name: dtype.itemsize for name, dtype in NUMPY_DTYPES.items()} | {
     "BF16": 2,
     "BYTES": 4,
 }
-#: A manifest's dtypes in the protocol's words.
+#: A manifest's dtypes by the protocol's names.
 DATATYPES = {
     dtype.name: name for name, dtype in NUMPY_DTYPES.items() if name not in ("BF16", "BYTES")
 } | {"bfloat16": "BF16", "string": "BYTES"}
 
-#: More axes than NumPy has room for.
+#: The most axes that an array of NumPy 1 can have.
 _MAX_RANK = 32
 _IS_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 def checked_shape(name: str, shape: object) -> tuple[int, ...]:
-    """A tensor's shape from a request: sizes from 0 up, whose product any file can have.
+    """Check a tensor's shape from a request: sizes from 0 up, with fewer than 2^63 elements.
 
     Raises:
-        RefusalError: it is no list of whole numbers from 0 up, or holds too many elements.
+        RefusalError: it is not a list of whole numbers from 0 up, or has too many elements.
     """
     if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) > _MAX_RANK:
         raise RefusalError(
@@ -77,7 +77,7 @@ def require_datatype(name: str, datatype: object) -> str:
     """Make sure that a datatype is one of the protocol's.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: it is not.
     """
     if not isinstance(datatype, str) or datatype not in NUMPY_DTYPES:
         raise RefusalError(
@@ -90,11 +90,11 @@ def require_datatype(name: str, datatype: object) -> str:
 def array_from_bytes(
     name: str, datatype: str, shape: tuple[int, ...], raw: bytes | memoryview
 ) -> Array:
-    """A tensor from its bytes: little-endian, row-major, without padding.
+    """Decode a tensor from its bytes: little-endian, row-major, without padding.
 
     Raises:
-        RefusalError: there are more bytes or fewer than the shape needs, a BOOL is neither 0 nor 1, or
-            the lengths inside BYTES do not add up.
+        RefusalError: the number of bytes does not fit the shape, a BOOL is neither 0 nor 1, or the
+            lengths inside BYTES do not add up.
     """
     num_elements = math.prod(shape)
     if datatype == "BYTES":
@@ -122,7 +122,7 @@ def array_from_bytes(
 
 
 def bytes_from_array(datatype: str, array: Array) -> bytes:
-    """The bytes of a tensor on the wire, as :func:`array_from_bytes` reads them."""
+    """Encode a tensor as :func:`array_from_bytes` reads it."""
     if datatype == "BYTES":
         items = [_as_bytes(item) for item in array.reshape(-1)]
         return b"".join(
@@ -139,7 +139,7 @@ def _array_from_byte_strings(
     name: str, num_elements: int, raw: bytes | memoryview
 ) -> npt.NDArray[np.object_]:
     data = bytes(raw)
-    # Before anything is allocated: every element has four bytes of length at least.
+    # Checked before anything is allocated: every element takes at least four bytes.
     if num_elements * ITEM_SIZES["BYTES"] > len(data):
         raise RefusalError(
             f"input {name!r} has {len(data)} bytes of data, too few for {num_elements} BYTES elements"
@@ -156,7 +156,7 @@ def _array_from_byte_strings(
     if len(items) != num_elements or place != len(data):
         raise RefusalError(
             f"input {name!r}: its {len(data)} bytes of data are not {num_elements} BYTES elements, "
-            "each a length of 4 bytes and as many bytes"
+            "each a length in 4 bytes and as many bytes of content"
         )
     array = np.empty(num_elements, np.object_)
     array[:] = items
@@ -164,7 +164,7 @@ def _array_from_byte_strings(
 
 
 def _bfloat16_bits(array: Array) -> npt.NDArray[np.uint16]:
-    """Rounded to the nearest, ties to even; a NaN stays one."""
+    """Round to the nearest bfloat16, ties to even; a NaN stays one."""
     bits = np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
     is_nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)

@@ -1,4 +1,4 @@
-"""Why a request gets no answer: one class, told as an HTTP status and as a gRPC code."""
+"""The refusal of a request: one error with an HTTP status and a gRPC code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Reason(Enum):
-    """The kinds of refusal: HTTP status and the name of the gRPC status code.
+    """The kinds of refusal: an HTTP status and the name of a gRPC status code.
 
     Source: google.rpc.code.proto, which gives the HTTP mapping of each code.
     """
@@ -30,10 +30,10 @@ class Reason(Enum):
 
 
 class RefusalError(Exception):
-    """A request that gets no answer; the message is for the client and holds no path.
+    """A request is refused; the message goes to the client, and contains no path of the server.
 
-    The message is one line: names that a client chose may hold anything, and logs are read by lines.
-    ``retry_after_s`` says when to try again, for requests that were turned away under load.
+    The message is made one line: names chosen by a client may hold anything, and logs are read line
+    by line. ``retry_after_s`` says when to try again, for requests refused under load.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ def _escaped(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-#: What a client gets to know of our own faults.
+#: The only answer that a client gets to an error of the server itself.
 INTERNAL = RefusalError("internal error; the server's log says more", Reason.INTERNAL)
 
 
-#: Two parts or more, so that ``8/16``, ``application/json`` and ``/metrics`` stay as they are.
+#: At least two folders deep, so that ``8/16``, ``application/json`` and ``/metrics`` are kept.
 _ABSOLUTE_PATH = re.compile(
     r"(?<![\w.:/])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\",;]+[/\\])+([^\s/\\:'\",;]*)"
 )
 
 
 def without_paths(text: str, *known: str) -> str:
-    r"""A message without the folders of this machine.
+    r"""Remove the folders of this machine from a message.
 
     Args:
         text: the message.
-        known: folders to strike out by name, whatever characters they hold.
+        known: folders to remove by name, whatever characters they hold.
 
     >>> without_paths("/srv/models/lenet/1: model.onnx was changed")
     '1: model.onnx was changed'

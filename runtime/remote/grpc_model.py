@@ -18,6 +18,7 @@ from dlzoo.runtime.remote.model import (
     RefusedError,
     RemoteFacts,
     RemoteTensor,
+    ServerAddress,
     unreachable_server,
 )
 from dlzoo.runtime.remote.tensors import (
@@ -47,18 +48,8 @@ class GrpcModel:
 
     protocol = "grpc"
 
-    def __init__(
-        self,
-        *,
-        url: str,
-        model: str,
-        host: str,
-        port: int,
-        secure: bool,
-        timeout_s: float,
-        api_key: str,
-    ) -> None:
-        # What the library logs on stderr comes again as an error here, in one line.
+    def __init__(self, address: ServerAddress, model: str) -> None:
+        # The library's log on stderr would repeat the one-line errors that are raised here.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         try:
             import grpc
@@ -68,33 +59,35 @@ class GrpcModel:
                 "gRPC needs tritonclient and grpcio, which are not installed. "
                 'Run: pip install "dlzoo[serve]"'
             ) from None
-        self.url, self.model = url, model
+        self.url, self.model = address.url, model
         self._grpc, self._pb = grpc, service_pb2
-        self._timeout_s = timeout_s
-        self._metadata = [("authorization", f"Bearer {api_key}")] if api_key else []
+        self._timeout_s = address.timeout_s
+        key = address.api_key
+        self._metadata = [("authorization", f"Bearer {key}")] if key else []
         options = [
             ("grpc.max_send_message_length", _MAX_BYTES),
             ("grpc.max_receive_message_length", _MAX_BYTES),
-            # A proxy of the environment is for the web, not for a server that was named.
+            # The environment's proxy is for the web, not for a server that the user names.
             ("grpc.enable_http_proxy", 0),
         ]
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        target = f"{host}:{address.port}"
         self._channel = (
-            grpc.secure_channel(address, grpc.ssl_channel_credentials(), options)
-            if secure
-            else grpc.insecure_channel(address, options)
+            grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+            if address.secure
+            else grpc.insecure_channel(target, options)
         )
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._channel.close()
 
     def facts(self) -> RemoteFacts:
-        """Ask what the server and the model are.
+        """Ask for the metadata of the server and the model.
 
         Raises:
-            ServerError: the server is away, has no such model, or speaks another protocol.
+            ServerError: the server is unreachable, lacks the model, or speaks another protocol.
         """
         try:
             server = self._call(self._stub.ServerMetadata, self._pb.ServerMetadataRequest())
@@ -118,7 +111,7 @@ class GrpcModel:
 
         Raises:
             RefusedError: the server refuses the request.
-            ServerError: the server is away, or its answer is not the protocol's.
+            ServerError: the server is unreachable, or its answer breaks the protocol.
         """
         request = self._pb.ModelInferRequest(model_name=self.model)
         for name, array in inputs.items():
@@ -145,7 +138,7 @@ class GrpcModel:
         return arrays
 
     def classify(self, image: bytes) -> int | None:
-        """None: the protocol's gRPC has no call for image files."""
+        """Return None: the protocol has no gRPC call for image files."""
         return None
 
     def _call(self, method: Callable[..., Any], request: Any) -> Any:
@@ -158,22 +151,22 @@ class GrpcModel:
                 "."
             )
             if code == codes.UNAVAILABLE:
-                # gRPC's own word for nobody there, and a server's for a model that is not ready.
+                # Both gRPC's status for an unreachable server and a server's for a model not ready.
                 if details.lower().startswith("failed to connect"):
                     raise unreachable_server(
                         self.url, details, certificates="GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
                     ) from None
                 raise ServerError(
-                    f"{self.url} is unavailable: {details}. Start the server, or mend --server."
+                    f"{self.url} is unavailable: {details}. Start the server, or correct `server`."
                 ) from None
             if code == codes.DEADLINE_EXCEEDED:
                 raise ServerError(
                     f"{self.url} did not answer within {self._timeout_s:g} s. "
-                    "Look at the server's log, or give --timeout."
+                    "Look at the server's log, or raise `timeout_s`."
                 ) from None
             if code in (codes.UNAUTHENTICATED, codes.PERMISSION_DENIED):
                 raise ServerError(
-                    f"{self.url} wants an API key: {details}. Set {API_KEY_VARIABLE}."
+                    f"{self.url} requires an API key: {details}. Set {API_KEY_VARIABLE}."
                 ) from None
             raise RefusedError(
                 f"the server refuses it with status {code.name}: {details}"
@@ -181,7 +174,7 @@ class GrpcModel:
 
     def _not_the_protocol(self, what: str) -> ServerError:
         return ServerError(
-            f"{self.url} does not speak the Open Inference Protocol: {what}. Mend --server."
+            f"{self.url} does not speak the Open Inference Protocol: {what}. Correct `server`."
         )
 
     def _refuse_model(self, refused: RefusedError) -> NoReturn:
@@ -192,7 +185,7 @@ class GrpcModel:
             names = []
         offer = f"It has {', '.join(names)}; g" if names else "G"
         raise ServerError(
-            f"{self.url} has no model {self.model!r}: {refused}. {offer}ive --model."
+            f"{self.url} has no model {self.model!r}: {refused}. {offer}ive `model`."
         ) from None
 
 

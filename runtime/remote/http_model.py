@@ -1,4 +1,4 @@
-"""The protocol over HTTP: JSON, with tensors behind it as bytes where the server takes them.
+"""The protocol over HTTP: JSON, followed by the tensors as bytes if the server accepts them.
 
 Source: Open Inference Protocol, HTTP/REST; Triton's binary tensor data extension.
 """
@@ -21,6 +21,7 @@ from dlzoo.runtime.remote.model import (
     RefusedError,
     RemoteFacts,
     RemoteTensor,
+    ServerAddress,
 )
 from dlzoo.runtime.remote.tensors import (
     answer_array,
@@ -33,40 +34,26 @@ _BINARY = "binary_tensor_data"
 
 
 class HttpModel:
-    """One model of a server that speaks HTTP, through one connection that is kept open."""
+    """One model of a server that speaks HTTP, over one connection that stays open."""
 
     protocol = "http"
 
-    def __init__(
-        self,
-        *,
-        url: str,
-        model: str,
-        host: str,
-        port: int,
-        secure: bool,
-        timeout_s: float,
-        api_key: str,
-        prefix: str,
-    ) -> None:
-        self.url, self.model = url, model
-        self._path = f"{prefix}/v2/models/{quote(model, safe='')}"
-        self._prefix = prefix
+    def __init__(self, address: ServerAddress, model: str) -> None:
+        self.url, self.model = address.url, model
+        self._path = f"{address.prefix}/v2/models/{quote(model, safe='')}"
+        self._prefix = address.prefix
         self._takes_bytes: bool | None = None
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._connection = HttpConnection(
-            url, host, port, secure=secure, timeout_s=timeout_s, headers=headers
-        )
+        self._connection = HttpConnection(address)
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._connection.close()
 
     def facts(self) -> RemoteFacts:
-        """Ask what the server and the model are.
+        """Ask for the metadata of the server and the model.
 
         Raises:
-            ServerError: the server is away, has no such model, or speaks another protocol.
+            ServerError: the server is unreachable, lacks the model, or speaks another protocol.
         """
         server = self._server_facts()
         status, body, _ = self._connection.send("GET", self._path)
@@ -89,7 +76,7 @@ class HttpModel:
 
         Raises:
             RefusedError: the server refuses the request.
-            ServerError: the server is away, or its answer is not the protocol's.
+            ServerError: the server is unreachable, or its answer breaks the protocol.
         """
         if self._takes_bytes is None:
             self._server_facts()
@@ -128,11 +115,11 @@ class HttpModel:
         return self._arrays(body, length)
 
     def classify(self, image: bytes) -> int | None:
-        """The best class of an image file; None where the server takes no image files.
+        """Ask for the best class of an image file; None if the server takes no image files.
 
         Raises:
             RefusedError: the server refuses the image.
-            ServerError: the server is away, or its answer makes no sense.
+            ServerError: the server is unreachable, or its answer makes no sense.
         """
         path = f"{self._path}/classify"
         headers = {"Content-Type": "application/octet-stream"}
@@ -178,7 +165,7 @@ class HttpModel:
                     )
                     continue
                 if not 0 <= int(size) <= len(rest):
-                    raise ValueError(f"{name!r} has {size} bytes, {len(rest)} came")
+                    raise ValueError(f"{name!r} has {size} bytes, {len(rest)} arrived")
                 arrays[name] = answer_array(name, datatype, shape, rest[: int(size)])
                 rest = rest[int(size) :]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -191,17 +178,17 @@ class HttpModel:
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
-            raise self._not_the_protocol(f"{what} is no JSON object")
+            raise self._not_the_protocol(f"{what} is not a JSON object")
         return document
 
     def _not_the_protocol(self, what: str) -> ServerError:
         return ServerError(
-            f"{self.url} does not speak the Open Inference Protocol: {what}. Mend --server."
+            f"{self.url} does not speak the Open Inference Protocol: {what}. Correct `server`."
         )
 
     def _refuse_key(self, body: bytes) -> NoReturn:
         raise ServerError(
-            f"{self.url} wants an API key: {_message(body)}. Set {API_KEY_VARIABLE}."
+            f"{self.url} requires an API key: {_message(body)}. Set {API_KEY_VARIABLE}."
         )
 
     def _refuse_model(self, status: int, body: bytes) -> NoReturn:
@@ -211,11 +198,11 @@ class HttpModel:
         offer = f"It has {', '.join(names)}; g" if names else "G"
         raise ServerError(
             f"{self.url} has no model {self.model!r} (status {status}: {_message(body)}). "
-            f"{offer}ive --model."
+            f"{offer}ive `model`."
         )
 
     def _names(self) -> list[str]:
-        """The models that the server lists, where it lists them (Triton's extension)."""
+        """List the server's models, if it has Triton's extension for that."""
         headers = {"Content-Type": "application/json"}
         path = f"{self._prefix}/v2/repository/index"
         status, body, _ = self._connection.send("POST", path, b"{}", headers)
@@ -232,7 +219,7 @@ class HttpModel:
 
 
 def _message(body: bytes) -> str:
-    """A server's own words, in one short line."""
+    """Cut a server's own message to one short line."""
     try:
         document = json.loads(body)
         text = str(document.get("error") or document.get("detail") or "no reason given")

@@ -1,4 +1,4 @@
-"""Tensors on their way to a server and back, checked: an answer may hold anything."""
+"""Tensors sent to a server and read from its answers, which may hold anything and are checked."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from dlzoo.runtime.protocol.datatypes import (
 )
 from dlzoo.runtime.protocol.refusal import RefusalError
 
-#: Bytes of one answer that are believed: beyond it a shape is nonsense.
+#: The most elements of one output: a larger shape is taken for nonsense.
 _MAX_ELEMENTS = 2**31
 
 
 def datatype_of(array: npt.NDArray[Any]) -> str:
-    """The protocol's name of an array's dtype.
+    """Look up the protocol's name of an array's dtype.
 
     Raises:
-        ArgumentError: it has none.
+        ArgumentError: the protocol lacks the dtype.
     """
     if array.dtype.kind in "OSU":
         return "BYTES"
@@ -38,17 +38,17 @@ def datatype_of(array: npt.NDArray[Any]) -> str:
 
 
 def wire_bytes(datatype: str, array: npt.NDArray[Any]) -> bytes:
-    """An array as the protocol's raw bytes: little-endian, row-major."""
+    """Encode an array as the protocol's raw bytes: little-endian, row-major."""
     return bytes_from_array(datatype, array)
 
 
 def answer_array(
     name: str, datatype: str, shape: tuple[int, ...], raw: bytes | memoryview
 ) -> npt.NDArray[Any]:
-    """An output from its raw bytes.
+    """Decode an output from its raw bytes.
 
     Raises:
-        ValueError: the bytes are not those of such a tensor.
+        ValueError: the bytes do not fit the datatype and the shape.
     """
     _check(name, datatype, shape)
     try:
@@ -60,12 +60,13 @@ def answer_array(
 def answer_array_from_json(
     name: str, datatype: str, shape: tuple[int, ...], data: Any
 ) -> npt.NDArray[Any]:
-    """An output from JSON: a list, flat or nested.
+    """Decode an output from JSON: a list, flat or nested.
 
-    Servers write NaN and Inf as JSON does not know them (``NaN``), or as null: both are NaN here.
+    JSON has no NaN and Inf: servers write them as ``NaN`` and ``Infinity`` all the same, or as null,
+    which is read as NaN.
 
     Raises:
-        ValueError: the elements are not those of such a tensor.
+        ValueError: the elements do not fit the datatype and the shape.
     """
     _check(name, datatype, shape)
     dtype = NUMPY_DTYPES[datatype]
@@ -75,7 +76,7 @@ def answer_array_from_json(
         with np.errstate(over="ignore"):
             array = np.array(data, dtype=dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"output {name!r} is no {datatype}: {error}") from None
+        raise ValueError(f"output {name!r} is not {datatype}: {error}") from None
     if array.size != math.prod(shape):
         raise ValueError(
             f"output {name!r} has {array.size} elements, its shape is {list(shape)}"
@@ -97,5 +98,5 @@ def _check(name: str, datatype: str, shape: tuple[int, ...]) -> None:
 
 
 def datatype_named(dtype: str) -> str | None:
-    """The protocol's name of a manifest's dtype; None where it has none."""
+    """Look up the protocol's name of a manifest's dtype; None if it lacks it."""
     return DATATYPES.get(dtype)

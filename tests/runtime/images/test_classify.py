@@ -168,7 +168,7 @@ def test_no_preprocessing(tmp_path: Path) -> None:
     with pytest.raises(BundleError) as caught:
         classify(bundle, [ORANGE])
     assert str(caught.value) == (
-        f"{tmp_path} does not say how images become its input, so it can classify none. "
+        f"{tmp_path} does not say how images become its input, so it cannot classify them. "
         "Use dlzoo.open_session and give it tensors."
     )
 
@@ -179,7 +179,7 @@ def test_labels_of_another_network(tmp_path: Path) -> None:
     with pytest.raises(BundleError) as caught:
         classify(bundle, [ORANGE])
     assert str(caught.value) == (
-        "channel_means gives 3 scores and names 2 classes. Export the bundle again."
+        "channel_means gives 3 scores but has 2 labels. Export the bundle again."
     )
 
 
@@ -216,14 +216,14 @@ def test_images_that_are_no_input_and_labels_that_are_no_classes(tmp_path: Path)
         BundleError, match=r"images as \['height', 'width', 3\] of uint8, and its"
     ):
         check_image_input(replace(manifest, preprocessing_included=True))
-    with pytest.raises(BundleError, match="gives 3 scores and names 1 classes"):
+    with pytest.raises(BundleError, match="gives 3 scores but has 1 labels"):
         check_image_input(replace(manifest, labels=("red",)))
 
 
 def test_no_classes_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError) as caught:
         classify(make_bundle(tmp_path), [ORANGE], k=0)
-    assert str(caught.value) == "k is 0, expected 1 or more classes. Leave it out for 5."
+    assert str(caught.value) == "`k` is 0, expected 1 or more classes. Leave it out for 5."
 
 
 def test_missing_image(tmp_path: Path) -> None:
