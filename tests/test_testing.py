@@ -52,7 +52,7 @@ def test_inputs_by_position_and_by_name() -> None:
 
 
 def test_what_is_no_tensor_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"^inputs of ReLU got \[3\], expected a tensor"):
+    with pytest.raises(ArgumentError, match=r"^`inputs` of ReLU got \[3\], expected a tensor"):
         assert_onnx_parity(nn.ReLU(), [3])  # type: ignore[list-item]
 
 

@@ -30,7 +30,7 @@ class WorstElement:
 
     @property
     def error(self) -> float:
-        """Got - reference."""
+        """The signed error: got - reference."""
         return self.got - self.reference
 
 
