@@ -164,3 +164,59 @@ def test_public_functions_show_every_parameter() -> None:
 
 def test_a_hidden_parameter_is_found() -> None:
     assert with_hidden_parameters() >= PASS_TO_A_BUILDER
+
+
+# -- messages name arguments ---------------------------------------------------------------------
+
+#: The rooms whose messages name arguments; the command line writes them as its own options.
+ROOMS = (
+    "api.py",
+    "testing.py",
+    "export/diff",
+    "export/evaluate",
+    "export/plan",
+    "export/prove",
+    "runtime/bundle",
+    "runtime/diff",
+    "runtime/onnx_reader",
+    "runtime/proof",
+    "runtime/remote",
+    "runtime/session",
+)
+_OPTION = re.compile(r"(?<![\w-])--[a-z]|(?<![\w-])-o\b")
+_COMMAND = re.compile(r"(dlzoo [a-z]+|pip \w+|python -m) .*")
+
+
+def messages_of(tree: ast.AST) -> Iterator[str]:
+    """The text of every error that is raised, with whole commands for a shell left out."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise):
+            parts = (
+                part.value
+                for part in ast.walk(node)
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            )
+            yield _COMMAND.sub("", " ".join(parts))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_messages_name_arguments_not_options(room: str) -> None:
+    place = ROOT / room
+    files = [place] if place.is_file() else sorted(place.rglob("*.py"))
+    assert files, room
+    wrong = [
+        f"{file.relative_to(ROOT)}: {message}"
+        for file in files
+        for message in messages_of(ast.parse(file.read_text(encoding="utf-8")))
+        if _OPTION.search(message)
+    ]
+    assert not wrong, wrong
+
+
+def test_an_option_in_a_message_is_found() -> None:
+    tree = ast.parse(
+        'raise ValueError(f"{x} is taken. Give --force, or run: dlzoo export -o y")'
+    )
+    (message,) = messages_of(tree)
+    assert _OPTION.search(message)
+    assert not _OPTION.search(_COMMAND.sub("", "Run: dlzoo export -o y"))
