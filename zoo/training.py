@@ -26,6 +26,12 @@ from dlzoo.zoo.train.loop.trainer import Trainer
 from dlzoo.zoo.train.recipes.recipe import Recipe
 from dlzoo.zoo.train.recipes.resolution import geometry_of, own_preprocessing, resolve_recipe
 from dlzoo.zoo.train.run.checkpoint import seed_random_streams
+from dlzoo.zoo.train.run.result_files import (
+    schedule_svg,
+    write_curves,
+    write_samples,
+    write_test_result,
+)
 from dlzoo.zoo.train.run.run_data import (
     RunData,
     batches_of_pixels,
@@ -36,12 +42,6 @@ from dlzoo.zoo.train.run.run_data import (
 )
 from dlzoo.zoo.train.run.run_facts import run_facts
 from dlzoo.zoo.train.run.run_folder import BEST, FACTS, LAST, RunFolder
-from dlzoo.zoo.train.run.run_papers import (
-    schedule_svg,
-    write_curves,
-    write_samples,
-    write_test_result,
-)
 from dlzoo.zoo.train.run.starting_weights import starting_weights
 from dlzoo.zoo.train.run.trained_network import best_weights, save_normalization
 from dlzoo.zoo.train.scores.prediction import predict

@@ -15,7 +15,7 @@ from torch import nn
 from dlzoo.errors import CheckpointMismatchError, WeightsError
 from dlzoo.zoo.download import Progress, download, file_name, sha256_of_file, weights_folder
 from dlzoo.zoo.initialization.draws import PortableDraws
-from dlzoo.zoo.initialization.signal import give_signal
+from dlzoo.zoo.initialization.signal import scale_to_unit_variance
 from dlzoo.zoo.registry import Card, Preprocessing, PublishedWeights
 from dlzoo.zoo.state_dict import copy_state_dict as copy_state_dict
 from dlzoo.zoo.state_dict import require_finite_weights as require_finite_weights
@@ -63,7 +63,7 @@ def build_with_weights(
     """Build a model of the zoo in eval mode, with weights.
 
     Random weights are drawn by the builder's own scheme and then given signal
-    (:func:`~dlzoo.zoo.initialization.signal.give_signal`); equal seeds give equal bytes on any
+    (:func:`~dlzoo.zoo.initialization.signal.scale_to_unit_variance`); equal seeds give equal bytes on any
     machine, and torch's global generator is left as it was. Weights from a file are converted
     to the model's float32 (which is exact for 16-bit ones).
 
@@ -112,7 +112,7 @@ def _build_random(
     # What draws past PortableDraws (torch.randint, say) is seeded too.
     with _private_random_state(seed), PortableDraws(seed):
         module = card.builder(**builder_arguments)
-    give_signal(module.eval(), card.input_shape, seed)
+    scale_to_unit_variance(module.eval(), card.input_shape, seed)
     require_finite_weights(module, f"{card.name} with random weights, seed {seed}")
     origin = WeightsOrigin("random", seed, None, _sha256_of(module), None, None)
     return ModelWithWeights(module, card, origin, card.preprocessing)

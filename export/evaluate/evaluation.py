@@ -30,8 +30,8 @@ from dlzoo.zoo.data.file_dataset import OnCorrupt
 from dlzoo.zoo.sources.load import load_source
 from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
 from dlzoo.zoo.train.losses.loss import Loss, learns_embeddings
+from dlzoo.zoo.train.run.result_files import write_class_tables
 from dlzoo.zoo.train.run.run_folder import RunFolder, is_run
-from dlzoo.zoo.train.run.run_papers import write_class_tables
 from dlzoo.zoo.train.scores.prediction import CLASS_FIGURES, score
 
 

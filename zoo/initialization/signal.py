@@ -64,7 +64,9 @@ MIN_STD_SHARE = 0.25
 QUERY_KEY_STD = 2.0**0.5
 
 
-def give_signal(module: nn.Module, input_shape: tuple[int, ...], seed: int = 0) -> None:
+def scale_to_unit_variance(
+    module: nn.Module, input_shape: tuple[int, ...], seed: int = 0
+) -> None:
     """Change untrained weights, in place, so that signal flows from input to output.
 
     One pass of N(0, 1) images in float64. When a layer is reached, with all layers before it

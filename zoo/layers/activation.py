@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dlzoo.zoo.layers.registry import register_layer
+from dlzoo.zoo.layers.layer_registry import register_layer
 
 #: LeCun et al. 1998, section II.B and appendix A: f(1) = 1, f(-1) = -1, and the second
 #: derivative is largest at 1 and -1, so that targets of 1 and -1 do not saturate.

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dlzoo.errors import ArgumentError
-from dlzoo.zoo.layers.registry import LayerChoice, register_layer, resolve_layer
+from dlzoo.zoo.layers.layer_registry import LayerChoice, register_layer, resolve_layer
 
 Size = int | tuple[int, int]
 Padding = Literal["valid", "same"] | Size

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from dlzoo.errors import ArgumentError
-from dlzoo.zoo.layers.registry import get_layer, register_layer
+from dlzoo.zoo.layers.layer_registry import get_layer, register_layer
 
 HEADS = ("logits", "softmax", "sigmoid")
 

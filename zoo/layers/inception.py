@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlzoo.zoo.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from dlzoo.zoo.layers.conv import ConvolutionUnit
-from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
+from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 
 
 class InputRange(nn.Module):

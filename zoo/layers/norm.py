@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dlzoo.errors import ArgumentError
-from dlzoo.zoo.layers.registry import register_layer
+from dlzoo.zoo.layers.layer_registry import register_layer
 
 register_layer(
     "batch_norm",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlzoo.zoo.layers.registry import register_layer
+from dlzoo.zoo.layers.layer_registry import register_layer
 
 register_layer(
     "max_pool",

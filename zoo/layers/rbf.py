@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dlzoo.zoo.layers.registry import register_layer
+from dlzoo.zoo.layers.layer_registry import register_layer
 
 
 @register_layer(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlzoo.zoo.data.preprocessing import CIFAR_32
-from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
+from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 from dlzoo.zoo.models.resnet import RESNET_PAPER, BasicBlock, conv_without_bias
 from dlzoo.zoo.registry import register_model
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from dlzoo.zoo.data.preprocessing import IMAGENET_224_RESIZE_236
+from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 from dlzoo.zoo.layers.norm import LayerNormChannelsFirst
-from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
 from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
 
 CONVNEXT_PAPER = Paper(

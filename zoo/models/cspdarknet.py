@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dlzoo.zoo.data.preprocessing import IMAGENET_256
 from dlzoo.zoo.layers.conv import convolution
-from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
+from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 from dlzoo.zoo.registry import Paper, register_model
 
 CSPNET_PAPER = Paper(

@@ -13,8 +13,8 @@ from dlzoo.zoo.data.preprocessing import IMAGENET_224
 from dlzoo.zoo.layers.conv import ConvolutionUnit
 from dlzoo.zoo.layers.head import LogitsWithAuxiliary
 from dlzoo.zoo.layers.inception import AuxiliaryHead, Inception, InputRange
+from dlzoo.zoo.layers.layer_registry import LayerChoice
 from dlzoo.zoo.layers.norm import local_response_norm
-from dlzoo.zoo.layers.registry import LayerChoice
 from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
 
 PAPER = Paper(

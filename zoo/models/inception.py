@@ -13,7 +13,7 @@ from dlzoo.zoo.data.preprocessing import IMAGENET_299
 from dlzoo.zoo.layers.conv import ConvolutionUnit, Size
 from dlzoo.zoo.layers.head import LogitsWithAuxiliary
 from dlzoo.zoo.layers.inception import InputRange
-from dlzoo.zoo.layers.registry import LayerChoice
+from dlzoo.zoo.layers.layer_registry import LayerChoice
 from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
 
 PAPER = Paper(

@@ -16,9 +16,9 @@ from dlzoo.errors import ArgumentError
 from dlzoo.zoo.data.preprocessing import MNIST_32, MNIST_LENET5
 from dlzoo.zoo.layers.activation import ScaledTanh
 from dlzoo.zoo.layers.connection_table import TableConvolution
+from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 from dlzoo.zoo.layers.pool import TrainableSubsampling
 from dlzoo.zoo.layers.rbf import RBFOutput
-from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
 from dlzoo.zoo.registry import Paper, register_model
 
 PAPER = Paper(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dlzoo.zoo.data.preprocessing import IMAGENET_224, IMAGENET_224_RESIZE_232
 from dlzoo.zoo.layers.conv import convolution
-from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
+from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
 
 MOBILENET_V2_PAPER = Paper(

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from dlzoo.zoo.data.preprocessing import IMAGENET_224, IMAGENET_224_RESIZE_232
 from dlzoo.zoo.layers.conv import convolution
+from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 from dlzoo.zoo.layers.norm import group_norm
-from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
 from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
 
 #: Table 1: blocks in the stages conv2_x to conv5_x.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlzoo.zoo.data.preprocessing import IMAGENET_224
-from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
+from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
 
 PAPER = Paper(

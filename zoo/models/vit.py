@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dlzoo.errors import ArgumentError
 from dlzoo.zoo.data.preprocessing import IMAGENET_224
-from dlzoo.zoo.layers.registry import LayerChoice, resolve_layer
+from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 from dlzoo.zoo.registry import Paper, PublishedWeights, register_model
 
 VIT_PAPER = Paper(

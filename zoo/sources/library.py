@@ -13,7 +13,7 @@ from torch import nn
 
 from dlzoo.errors import ArgumentError, describe_exception
 from dlzoo.zoo.data.labels import load_labels
-from dlzoo.zoo.initialization.signal import give_signal
+from dlzoo.zoo.initialization.signal import scale_to_unit_variance
 from dlzoo.zoo.registry import Preprocessing
 from dlzoo.zoo.sources.input_spec import InputSpec
 from dlzoo.zoo.sources.module import load_weights_file, source_from_module
@@ -48,7 +48,7 @@ def source_from_library(library: str, name: str, options: SourceOptions) -> Mode
     specs = options.inputs or (InputSpec(name="input", shape=(1, *shape)),)
     is_random = options.weights in ("auto", "random")
     if is_random and specs[0].is_image:
-        give_signal(network, specs[0].shape[1:], options.seed)
+        scale_to_unit_variance(network, specs[0].shape[1:], options.seed)
     elif not is_random and not is_pretrained:
         load_weights_file(network, options.weights, subject)
     # By now the weights are the module's own.

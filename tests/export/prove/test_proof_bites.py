@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import dlzoo
 from dlzoo.runtime.bundle.bundle import Bundle, write_manifest
-from dlzoo.zoo.initialization.signal import give_signal
+from dlzoo.zoo.initialization.signal import scale_to_unit_variance
 from tests.support.broken_graphs import BREAKS
 
 #: Odd, so that ceil_mode and the place of the padding matter.
@@ -49,7 +49,7 @@ def make_patchwork() -> Patchwork:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         module = Patchwork().eval()
-    give_signal(module, (3, IMAGE_SIZE, IMAGE_SIZE), 0)
+    scale_to_unit_variance(module, (3, IMAGE_SIZE, IMAGE_SIZE), 0)
     return module
 
 

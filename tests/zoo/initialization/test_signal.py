@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.float64 import Float64Arithmetic
 from dlzoo.zoo.initialization.draws import PortableDraws
-from dlzoo.zoo.initialization.signal import _images, give_signal
+from dlzoo.zoo.initialization.signal import _images, scale_to_unit_variance
 
 #: Relative size of a fault, and how many times float32's own error it must move the outputs.
 FAULT, MIN_RATIO = 1e-3, 10.0
@@ -56,7 +56,7 @@ def build(name: str, seed: int = 0, size: int | None = None) -> tuple[nn.Module,
     shape = (card.input_shape[0], size, size)
     with PortableDraws(seed):
         network = card.builder()
-    give_signal(network, shape, seed)
+    scale_to_unit_variance(network, shape, seed)
     generator = torch.Generator().manual_seed(99)
     return network.eval(), torch.randn(2, *shape, generator=generator)
 
@@ -152,7 +152,7 @@ def test_outputs_have_variance_1_and_biases_set_the_mean() -> None:
     )
     for index in (0, 2, 5):
         nn.init.zeros_(network[index].bias)
-    give_signal(network, (3, 12, 12), seed=4)
+    scale_to_unit_variance(network, (3, 12, 12), seed=4)
     images = _images((3, 12, 12), seed=4)
     assert images.shape[0] == 16
     convolutions = outputs_of(network, nn.Conv2d, images)
@@ -171,7 +171,7 @@ def test_outputs_have_variance_1_and_biases_set_the_mean() -> None:
 
 def test_batch_norm_gets_the_statistics_of_its_input() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-    give_signal(network, (3, 12, 12), seed=4)
+    scale_to_unit_variance(network, (3, 12, 12), seed=4)
     x_NCHW = outputs_of(network, nn.Conv2d, _images((3, 12, 12), seed=4))[0]
     norm = network[1]
     assert rms(x_NCHW) == pytest.approx(1.0, rel=2**-9)
@@ -187,7 +187,7 @@ def test_group_norm_is_not_drowned_by_what_all_images_share() -> None:
         *(nn.Conv2d(3, 8, 3, bias=False), nn.GroupNorm(2, 8), nn.ReLU()),
         *(nn.Conv2d(8, 8, 3, groups=2, bias=False), nn.GroupNorm(2, 8)),
     )
-    give_signal(network, (3, 24, 24), seed=4)
+    scale_to_unit_variance(network, (3, 24, 24), seed=4)
     y_NCHW = outputs_of(network, nn.Conv2d, _images((3, 24, 24), seed=4))[1]
     # Without padding the mean goes exactly, up to the rounding of the statistics to 10 bits.
     assert rms(y_NCHW) == pytest.approx(1.0, rel=2**-8)
@@ -228,7 +228,7 @@ class Residual(nn.Module):
 
 def test_what_training_starts_without_is_there() -> None:
     network = Residual()
-    give_signal(network, (2, 2, 2), seed=1)
+    scale_to_unit_variance(network, (2, 2, 2), seed=1)
     assert torch.equal(network.fixed_E, torch.ones(8))
     assert torch.equal(network.codes_E, torch.zeros(8))
     for name, parameter in network.named_parameters():
@@ -259,7 +259,7 @@ def test_attention_attends() -> None:
             return y_NTE
 
     network = Attention()
-    give_signal(network, (32, 8, 8), seed=2)
+    scale_to_unit_variance(network, (32, 8, 8), seed=2)
     images = _images((32, 8, 8), seed=2)
     with torch.no_grad(), Float64Arithmetic():
         y_NTE = network(images)
@@ -267,7 +267,7 @@ def test_attention_attends() -> None:
     # Of 64 tokens, plain averaging gives each 1/64; here (over 4 heads) some get far more.
     assert network.attention_NTS.max(dim=-1).values.mean() > 4 / 64
     before = network.attention.in_proj_weight.clone()
-    give_signal(network, (32, 8, 8), seed=2)
+    scale_to_unit_variance(network, (32, 8, 8), seed=2)
     query, key, value = (before / network.attention.in_proj_weight).chunk(3)
     for ratio in (query, key, value):
         # Scaled already: a second time changes next to nothing, and all alike.
@@ -281,14 +281,14 @@ def test_modes_and_hooks_are_left_as_they_were() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
     network.train()
     network[1].eval()
-    give_signal(network, (3, 8, 8))
+    scale_to_unit_variance(network, (3, 8, 8))
     assert [part.training for part in network.modules()] == [True, True, False, True]
     weight = network[0].weight.clone()
     network(torch.randn(2, 3, 8, 8))
     assert torch.equal(network[0].weight, weight)
     assert all(parameter.requires_grad for parameter in network.parameters())
     with pytest.raises(RuntimeError):
-        give_signal(network, (5, 8, 8))
+        scale_to_unit_variance(network, (5, 8, 8))
     assert network.training and not network[1].training
     assert not any(
         part._forward_hooks or part._forward_pre_hooks for part in network.modules()
@@ -298,7 +298,7 @@ def test_modes_and_hooks_are_left_as_they_were() -> None:
 def test_shared_layer_is_scaled_once() -> None:
     shared = nn.Conv2d(3, 3, 1)
     network = nn.Sequential(shared, nn.ReLU(), shared)
-    give_signal(network, (3, 8, 8), seed=3)
+    scale_to_unit_variance(network, (3, 8, 8), seed=3)
     first = nn.Sequential(copy.deepcopy(shared))
     y_NCHW = outputs_of(first, nn.Conv2d, _images((3, 8, 8), seed=3))[0]
     variance_C = y_NCHW.var((0, 2, 3), correction=0)
@@ -312,12 +312,12 @@ import sys, torch
 from dlzoo.zoo.catalog import get_card
 from dlzoo.zoo.state_dict import sha256_of_state_dict
 from dlzoo.zoo.initialization.draws import PortableDraws
-from dlzoo.zoo.initialization.signal import give_signal
+from dlzoo.zoo.initialization.signal import scale_to_unit_variance
 torch.manual_seed(int(sys.argv[1]))
 for name in sys.argv[2:]:
     with PortableDraws(5):
         network = get_card(name).builder()
-    give_signal(network, (3, 64, 64), 5)
+    scale_to_unit_variance(network, (3, 64, 64), 5)
     print(name, sha256_of_state_dict(network.state_dict()))
 """
 
@@ -350,7 +350,7 @@ def test_other_seed_or_weights_give_other_bytes(change: str) -> None:
     def digest(build_seed: int, seed: int) -> str:
         with PortableDraws(build_seed):
             network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-        give_signal(network, (3, 8, 8), seed)
+        scale_to_unit_variance(network, (3, 8, 8), seed)
         values = torch.cat([p.detach().flatten() for p in network.parameters()])
         return hashlib.sha256(values.numpy().tobytes()).hexdigest()
 

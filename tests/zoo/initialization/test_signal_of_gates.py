@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dlzoo.zoo.initialization import signal as initialization
-from dlzoo.zoo.initialization.signal import MIN_STD_SHARE, give_signal
+from dlzoo.zoo.initialization.signal import MIN_STD_SHARE, scale_to_unit_variance
 
 
 class Gated(nn.Module):
@@ -30,7 +30,7 @@ def largest_common_response(size: int) -> float:
     """RMS of what a gate's first layer makes of a mean, before its bias takes it away."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 16, 1), *(Gated(16) for _ in range(4))).eval()
-    give_signal(network, (3, size, size), seed=0)
+    scale_to_unit_variance(network, (3, size, size), seed=0)
     responses = []
     for gated in network[1:]:
         bias = gated.squeeze.bias.view(1, -1, 1, 1)

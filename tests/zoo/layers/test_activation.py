@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlzoo.zoo.layers.registry import get_layer, list_layers
+from dlzoo.zoo.layers.layer_registry import get_layer, list_layers
 
 Array = np.ndarray[Any, Any]
 

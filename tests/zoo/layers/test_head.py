@@ -12,8 +12,8 @@ from torch import nn
 
 from dlzoo.errors import ArgumentError
 from dlzoo.zoo.layers.head import with_head
+from dlzoo.zoo.layers.layer_registry import get_layer
 from dlzoo.zoo.layers.rbf import RBFOutput
-from dlzoo.zoo.layers.registry import get_layer
 
 Array = np.ndarray[Any, Any]
 SEEDS = st.integers(0, 2**32 - 1)

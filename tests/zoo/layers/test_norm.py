@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlzoo.errors import ArgumentError
+from dlzoo.zoo.layers.layer_registry import get_layer
 from dlzoo.zoo.layers.norm import local_response_norm
-from dlzoo.zoo.layers.registry import get_layer
 
 Array = np.ndarray[Any, Any]
 EPS = 1e-5

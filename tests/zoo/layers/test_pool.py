@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dlzoo.zoo.layers.conv import output_size
-from dlzoo.zoo.layers.registry import get_layer
+from dlzoo.zoo.layers.layer_registry import get_layer
 
 Array = np.ndarray[Any, Any]
 SEEDS = st.integers(0, 2**32 - 1)

@@ -8,7 +8,7 @@ from torch import nn
 
 from dlzoo.errors import ArgumentError
 from dlzoo.zoo.catalog import get_card
-from dlzoo.zoo.layers.registry import resolve_layer
+from dlzoo.zoo.layers.layer_registry import resolve_layer
 from dlzoo.zoo.models.resnet import (
     BasicBlock,
     Bottleneck,

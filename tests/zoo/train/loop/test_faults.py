@@ -29,7 +29,7 @@ import os, re, resource, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import dlzoo.zoo.sources.architecture, dlzoo.zoo.train.run.run_papers, dlzoo.zoo.train.loop.trainer
+import dlzoo.zoo.sources.architecture, dlzoo.zoo.train.run.result_files, dlzoo.zoo.train.loop.trainer
 import sklearn.datasets
 from dlzoo.errors import TrainingError
 from dlzoo.zoo.training import train

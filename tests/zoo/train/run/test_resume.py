@@ -47,7 +47,7 @@ torch.set_num_threads(1)
 from dlzoo.zoo.training import train
 from dlzoo.zoo.train.run.run_folder import RunFolder
 import dlzoo.zoo.train.loop.trainer, dlzoo.zoo.train.run.run_data, dlzoo.zoo.sources.architecture
-import sklearn.datasets, dlzoo.zoo.train.run.run_papers
+import sklearn.datasets, dlzoo.zoo.train.run.result_files
 folder = Path(sys.argv[1])
 for line in sys.stdin:
     child = os.fork()

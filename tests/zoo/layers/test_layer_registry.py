@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dlzoo.errors import ArgumentError
-from dlzoo.zoo.layers.registry import LayerCard, get_layer, list_layers, resolve_layer
+from dlzoo.zoo.layers.layer_registry import LayerCard, get_layer, list_layers, resolve_layer
 
 #: Arguments for 8 channels; the others need none.
 ARGUMENTS: dict[str, tuple[object, ...]] = {
