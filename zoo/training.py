@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from dlzoo.errors import DlzooError, TrainingError
+from dlzoo.errors import TrainingError
 from dlzoo.image_file import Geometry
-from dlzoo.zoo.data.batch_workers import lost_worker
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.normalization import FittedNormalization
 from dlzoo.zoo.sources.architecture import Architecture, build_architecture
@@ -103,10 +102,13 @@ def train(
             training = _Training(resolve_recipe(recipe), run_folder, fabric, resume, stack)
             return training.run(on_report or _report_nothing, stage, note, on_bytes)
         except (RuntimeError, MemoryError) as error:
-            failure = _explained(error)
-            if failure is None:
+            if not is_out_of_memory(error):
                 raise
-            raise failure from None
+            raise TrainingError(
+                "Memory is too small. Take smaller batches (--batch-size, or --set "
+                "loop.evaluation_batch_size=… for validation), smaller images or a smaller "
+                "network."
+            ) from None
 
 
 def _opened(
@@ -132,16 +134,6 @@ def _opened(
                 f"{fabric.world_size}: it will not end with the very same bits."
             )
     return folder
-
-
-def _explained(error: RuntimeError | MemoryError) -> DlzooError | None:
-    """What to tell the user of an error that can come from anywhere in a run."""
-    if is_out_of_memory(error):
-        return TrainingError(
-            "Memory is too small. Take smaller batches (--batch-size, or --set "
-            "loop.evaluation_batch_size=… for validation), smaller images or a smaller network."
-        )
-    return lost_worker(error) if isinstance(error, RuntimeError) else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
+import random
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dlzoo.errors import DataError
-from dlzoo.zoo.data.batch_workers import lost_worker
+from dlzoo.zoo.data import batch_workers
 from dlzoo.zoo.data.batches import BatchStream
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.dataset_source import load_dataset
@@ -90,6 +91,94 @@ def test_a_corrupt_image_in_a_worker(pets: Path, dataset: Dataset) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_without_shared_memory(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_workers, "_SHARES_MEMORY", False)
+    monkeypatch.setattr(batch_workers, "_PREFETCH", 1)
+    stream = stream_of(dataset, num_workers=2, start_method="fork")
+    expected = [content_of(stream_of(dataset), epoch) for epoch in range(2)]
+    assert [content_of(stream, epoch) for epoch in range(2)] == expected
+    stream.close()
+
+
+def test_batches_can_be_kept_without_a_file_descriptor_each(dataset: Dataset) -> None:
+    stream = stream_of(dataset, num_workers=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = list(stream.epoch(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        for epoch in range(1, 80):
+            kept += stream.epoch(epoch)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        stream.close()
+    alone = stream_of(dataset)
+    expected = [batch.images for epoch in range(80) for batch in alone.epoch(epoch)]
+    assert len(kept) == len(expected) > 128
+    assert all(torch.equal(a.images, b) for a, b in zip(kept, expected, strict=True))
+
+
+class OddError(Exception):
+    """Cannot be unpickled."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def fail_oddly(x: Tensor, y: Tensor, epoch: int, indices: Tensor) -> tuple[Tensor, Tensor]:
+    raise OddError(1, 2)
+
+
+def fail_plainly(x: Tensor, y: Tensor, epoch: int, indices: Tensor) -> tuple[Tensor, Tensor]:
+    raise KeyError("shade")
+
+
+def test_a_mistake_in_an_augmentation_keeps_its_type_and_place(dataset: Dataset) -> None:
+    def stream_with(augment: Any) -> BatchStream:
+        return BatchStream(
+            dataset,
+            batch_size=2,
+            seed=3,
+            shuffle=True,
+            drop_last=False,
+            augment=augment,
+            num_workers=1,
+        )
+
+    with pytest.raises(KeyError, match="shade") as caught:
+        list(stream_with(fail_plainly).epoch(0))
+    assert "in fail_plainly" in caught.value.__notes__[0]
+    with pytest.raises(RuntimeError, match=r"(?s)in fail_oddly.*OddError: 1 and 2"):
+        list(stream_with(fail_oddly).epoch(0))
+    assert not multiprocessing.active_children()
+
+
+def test_an_iteration_does_not_go_on_after_the_next_one_began(dataset: Dataset) -> None:
+    stream = stream_of(dataset, num_workers=1)
+    first = stream.epoch(0)
+    next(first)
+    second = stream.epoch(1)
+    next(second)
+    with pytest.raises(RuntimeError, match="This iteration has ended"):
+        next(first)
+    assert len(list(second)) == 1
+    stream.close()
+
+
+def test_workers_end_with_the_stream_that_was_dropped(dataset: Dataset) -> None:
+    """Also where another stream's workers, forked later, live on."""
+    dropped = stream_of(dataset, num_workers=2)
+    next(dropped.epoch(0))
+    workers = multiprocessing.active_children()
+    kept = stream_of(dataset, num_workers=1)
+    next(kept.epoch(0))
+    del dropped
+    for worker in workers:
+        worker.join(20)
+        assert worker.exitcode == 0
+    assert len(multiprocessing.active_children()) == 1
+    kept.close()
+
+
 SCRIPT = """
 import os, sys, time
 from dlzoo.errors import DataError
@@ -122,9 +211,11 @@ if __name__ == "__main__":
 """
 
 
-def started(tmp_path: Path, pets: Path, start_method: str = "") -> subprocess.Popen[str]:
+def started(
+    tmp_path: Path, pets: Path, start_method: str = "", script_text: str = SCRIPT
+) -> subprocess.Popen[str]:
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(script_text)
     return subprocess.Popen(
         [sys.executable, str(script), str(pets), start_method],
         stdout=subprocess.PIPE,
@@ -166,13 +257,9 @@ def test_a_worker_that_is_killed_is_told_and_nothing_hangs(tmp_path: Path, pets:
     os.kill(workers[0], signal.SIGKILL)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 2
-    # torch learns of it by the signal, or by asking.
-    how = r"worker \((pid|pid\(s\)) \d+\) (is killed by signal: Killed|exited unexpectedly)"
-    assert re.fullmatch(
-        "A process that reads images died, often for lack of memory: DataLoader "
-        + how
-        + r"\. Use fewer workers, or smaller batches\.\n",
-        messages,
+    assert messages == (
+        f"A process that reads images died, often for lack of memory: process {workers[0]} was "
+        "ended by signal 9 (Killed). Use fewer workers or smaller batches.\n"
     )
     assert_gone(workers)
 
@@ -189,21 +276,98 @@ def test_an_interrupt_ends_everything_quietly(tmp_path: Path, pets: Path) -> Non
     assert_gone(workers)
 
 
+AGAIN = """
+import sys
+from dlzoo.errors import DataError
+from dlzoo.image_file import Geometry
+from dlzoo.zoo.data.batches import BatchStream
+from dlzoo.zoo.data.dataset_source import load_dataset
+
+geometry = Geometry(color="RGB", resize_size=12, crop_size=(10, 8))
+data = load_dataset(sys.argv[1], split="train", geometry=geometry)
+while True:
+    stream = BatchStream(
+        data, batch_size=2, seed=3, shuffle=True, drop_last=False, num_workers=2,
+        start_method=sys.argv[2] or None,
+    )
+    try:
+        while True:
+            for epoch in range(1000):
+                for batch in stream.epoch(epoch):
+                    if epoch == 0 and batch.number == 0:
+                        print("reading", flush=True)
+    except DataError as error:
+        print(error, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@linux_only
+@pytest.mark.parametrize("is_killed", [False, True], ids=["interrupted", "killed"])
+def test_ends_are_quiet_however_busy_the_machine_is(
+    tmp_path: Path, pets: Path, is_killed: bool
+) -> None:
+    """Workers end 50 times at any moment of their work, beside processes that keep all cores."""
+    spin = [
+        sys.executable,
+        "-c",
+        "import time\nt = time.time() + 60\nwhile time.time() < t: pass",
+    ]
+    busy = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
+    process = started(tmp_path, pets, script_text=AGAIN)
+    assert process.stdout is not None
+    times = random.Random(5)
+    said = []
+    workers: list[int] = []
+    deadline = time.monotonic() + 40
+    try:
+        while len(said) < 50 and time.monotonic() < deadline:
+            assert process.stdout.readline() == "reading\n"
+            workers = children_of(process.pid)
+            time.sleep(times.random() * 0.02)
+            if is_killed:
+                os.kill(workers[len(said) % 2], signal.SIGKILL)
+            else:
+                os.killpg(process.pid, signal.SIGINT)
+            said.append(process.stdout.readline())
+    finally:
+        process.kill()
+        for other in busy:
+            other.kill()
+            other.wait()
+    _, messages = process.communicate(timeout=60)
+    assert messages == ""
+    assert len(said) >= 10
+    for line in said:
+        if is_killed:
+            assert line.startswith(
+                "A process that reads images died, often for lack of memory: "
+            )
+            assert line.endswith("signal 9 (Killed). Use fewer workers or smaller batches.\n")
+        else:
+            assert line == "interrupted\n"
+    assert_gone(workers)
+
+
+@linux_only
+def test_an_interrupt_while_workers_start(tmp_path: Path, pets: Path) -> None:
+    """Spawned ones import torch for seconds before the first line of theirs."""
+    process = started(tmp_path, pets, "spawn")
+    deadline = time.monotonic() + 60
+    while not (workers := children_of(process.pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert (process.returncode, messages) == (130, "interrupted\n")
+    assert_gone(workers)
+
+
 def test_spawned_workers(tmp_path: Path, pets: Path, dataset: Dataset) -> None:
     process = started(tmp_path, pets, "spawn")
     output, messages = process.communicate(timeout=120)
     assert (process.returncode, messages) == (0, "")
     alone = [b.indices.tolist() for b in stream_of(dataset).epoch(0)]
     assert [list(map(int, line.split())) for line in output.splitlines()] == alone
-
-
-def test_other_failures_are_not_taken_for_a_lost_worker() -> None:
-    lost = lost_worker(RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"))
-    assert str(lost) == (
-        "A process that reads images died, often for lack of memory: DataLoader "
-        "worker (pid(s) 7, 8) exited unexpectedly. Use fewer workers, or smaller batches."
-    )
-    assert (
-        lost_worker(RuntimeError("Caught RuntimeError in DataLoader worker process 0")) is None
-    )
-    assert lost_worker(RuntimeError("CUDA error")) is None
