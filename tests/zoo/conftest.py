@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,11 @@ class FileServer(ThreadingHTTPServer):
         #: The Range header of every request for content, None where there was none.
         self.ranges: list[str | None] = []
         self.num_bytes_sent = 0
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print the traceback of a mistake in this server, but not that a client has gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     @property
     def url(self) -> str:
