@@ -135,7 +135,7 @@ def serve(
     import logging
 
     try:
-        from dlzoo.runtime.serve.limits import Limits
+        from dlzoo.runtime.serve.limits import ServerLimits
         from dlzoo.runtime.serve.models.batching import BatchSettings
         from dlzoo.runtime.serve.models.served_model import ModelSettings
         from dlzoo.runtime.serve.process.address import Address
@@ -151,7 +151,7 @@ def serve(
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    http_address, grpc_address = Address.parse(http, "--http"), Address.parse(grpc, "--grpc")
+    http_address, grpc_address = Address.parse(http, "http"), Address.parse(grpc, "grpc")
     if http_address is None and grpc_address is None:
         raise ArgumentError("--http and --grpc are both off, expected at least one address.")
     if (tls_cert is None) != (tls_key is None):
@@ -163,7 +163,7 @@ def serve(
     settings = ServerSettings(
         http=http_address,
         grpc=grpc_address,
-        limits=Limits(
+        limits=ServerLimits(
             request_bytes=max_request_mib * mib,
             json_bytes=max_json_mib * mib,
             pending_bytes=max(max_pending_mib, max_request_mib) * mib,

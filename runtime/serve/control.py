@@ -1,4 +1,4 @@
-"""What concerns a whole server, be it one process or several: its models, and what they counted."""
+"""Control of a whole server, of one process or several: its models and their counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelCounts:
-    """What a process counted of one version of a model."""
+    """The counts of one version of a model in one process."""
 
     name: str
     version: str
@@ -24,7 +24,7 @@ class ModelCounts:
 
 @dataclass(frozen=True)
 class ProcessCounts:
-    """What a process counted; ``worker`` is its number where there are several, else empty."""
+    """The counts of one process; ``worker`` is its number, empty if there is only one."""
 
     worker: str
     pid: int
@@ -34,30 +34,38 @@ class ProcessCounts:
 
 
 class Control(Protocol):
-    """Asks every process of a server."""
+    """Calls every process of a server."""
 
     async def load(self, name: str) -> None:
-        """Load a model, or load it again. Raises RefusalError."""
+        """Load a model, or load it again.
+
+        Raises:
+            RefusalError: the model is unknown or cannot be served.
+        """
 
     async def unload(self, name: str) -> None:
-        """Take no more requests for a model. Raises RefusalError."""
+        """Stop accepting requests for a model.
+
+        Raises:
+            RefusalError: the model is unknown.
+        """
 
     async def index(self) -> list[IndexEntry]:
-        """Every version that lies in the folders or is loaded."""
+        """List every version that is in the folders or loaded."""
 
     async def counts(self) -> list[ProcessCounts]:
-        """What each process counted."""
+        """Return the counts of each process."""
 
 
 def statistics_json(
     counts: Sequence[ProcessCounts], name: str = "", version: str = ""
 ) -> list[dict[str, Any]]:
-    """``model_stats`` of the statistics extension, all processes together.
+    """Build ``model_stats`` of the statistics extension, summed over all processes.
 
     Args:
-        counts: what each process counted.
-        name: of one model alone, if given.
-        version: of one version alone, if given.
+        counts: the counts of each process.
+        name: the only model to include; empty for all.
+        version: the only version to include; empty for all.
     """
     parts: dict[tuple[str, str], list[Statistics]] = {}
     for process in counts:

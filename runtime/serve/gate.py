@@ -1,4 +1,4 @@
-"""Before any route: who asks. API keys, and pages of other sites."""
+"""Checks before any route: the API key, and requests from pages of other sites."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _OPEN_PATHS = frozenset(["/v2/health/live", "/v2/health/ready", "/", "/docs", "/
 
 
 def check_key(served: Served, authorization: str | bytes | None) -> None:
-    """Make sure that a request carries the API key, where there is one: ``Bearer KEY``.
+    """Make sure that a request carries the API key, if the server has one: ``Bearer KEY``.
 
     Raises:
-        RefusalError: it does not.
+        RefusalError: the key is missing or wrong.
     """
     if served.api_key is None:
         return
     given = authorization or b""
     given = given.encode("utf-8", "replace") if isinstance(given, str) else given
-    # In constant time, or the key could be guessed byte by byte.
+    # Compared in constant time, or the key could be guessed byte by byte.
     if not hmac.compare_digest(given, f"Bearer {served.api_key}".encode()):
         served.num_unauthenticated += 1
         raise RefusalError(
@@ -39,7 +39,7 @@ def check_key(served: Served, authorization: str | bytes | None) -> None:
 
 
 class Gate:
-    """Lets requests through that may be answered; ``refuse`` answers the others."""
+    """Passes allowed requests on; ``refuse`` makes the answer to the others."""
 
     def __init__(
         self, app: App, *, served: Served, refuse: Callable[[RefusalError], App]
@@ -69,8 +69,8 @@ class Gate:
                 host = value
         if scope["path"] not in _OPEN_PATHS:
             check_key(self._served, authorization)
-        # A browser sends the origin of the page that asks. Without this, any site that is open in
-        # it could use a server that listens on this machine alone.
+        # A browser sends the origin of the page that makes a request. Without this check, any site
+        # open in it could use a server that listens only on this machine.
         is_foreign = origin is not None and _place_of(origin) != (host or b"").decode(
             "latin-1"
         )
@@ -81,7 +81,7 @@ class Gate:
 
 
 def _place_of(origin: bytes) -> str | None:
-    """Host and port of a header Origin; None if it is no address."""
+    """Read host and port from an Origin header; None if it is not a valid address."""
     try:
         return urlsplit(origin.decode("latin-1")).netloc
     except ValueError:  # a bracket that is not closed

@@ -1,4 +1,4 @@
-"""How much a client may ask for: sizes, times, and memory in all."""
+"""The limits on what clients may ask for: sizes, times, and memory in total."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """The limits of one server.
 
-    ``json_bytes`` is less than ``request_bytes``: nothing else runs while a document is parsed
-    (0.2 s for 8 MiB), where binary tensors are taken as they are. ``pending_bytes`` are those of
-    all requests that are being read or answered.
+    Attributes:
+        request_bytes: of one request, uncompressed.
+        json_bytes: of a request's JSON. Less than ``request_bytes``, because nothing else runs while
+            a document is parsed (0.2 s for 8 MiB); binary tensors need no parsing.
+        pending_bytes: of all requests that are being read or answered.
+        timeout_s: for reading a request, and for answering it.
+        image_pixels: of an image, as sent or resized.
+        num_decoders: threads that decode images.
+        decode_queue_size: images that wait or are being decoded.
     """
 
     request_bytes: int = 64 * _MIB
@@ -37,11 +43,11 @@ class ByteBudget:
 
     @property
     def is_idle(self) -> bool:
-        """No request is in memory."""
+        """Whether no request is in memory."""
         return self.num_left == self._num_bytes
 
     def take_peak(self) -> int:
-        """The most bytes that were held together since the last call."""
+        """Return the most bytes that were held at once since the last call."""
         peak = self._num_bytes - self._least_left
         self._least_left = self.num_left
         return peak
@@ -59,7 +65,7 @@ class ByteBudget:
         """
         if num_bytes > self.num_left:
             raise RefusalError(
-                "the server holds as many requests as its memory limit allows. Try again later",
+                "the server's memory for requests is full. Try again later",
                 Reason.BUSY,
                 retry_after_s=1,
             )
@@ -67,7 +73,7 @@ class ByteBudget:
 
 
 class HeldBytes:
-    """Bytes that are counted while a block runs; a class, for every request passes here."""
+    """Bytes that are counted while a block runs; a class, because it is faster than a generator."""
 
     __slots__ = ("_budget", "_num_bytes")
 
@@ -83,7 +89,7 @@ class HeldBytes:
 
 
 def too_large(what: str, got: int, limit: int) -> RefusalError:
-    """The refusal of something that has more bytes than it may have."""
+    """Make the refusal of something that has too many bytes."""
     return RefusalError(
         f"{what} has {got:,} bytes or more, the limit is {limit:,}", Reason.TOO_LARGE
     )

@@ -1,4 +1,4 @@
-"""Prometheus' view of the statistics: read when it asks, so that requests pay nothing for it."""
+"""The statistics as Prometheus metrics, computed only when Prometheus asks for them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from dlzoo.version import __version__
 
 
 class ServingCollector:
-    """Everything that is counted, as metric families.
+    """Collects all statistics as metric families.
 
-    Where a server is several processes, each one's numbers have the label ``worker``: one that was
-    replaced begins at 0 again, which Prometheus understands of a series of its own.
+    If a server has several processes, each one's numbers have the label ``worker``: those of a
+    replaced process start at 0 again, which Prometheus handles within one series.
     """
 
     def __init__(self, counts: Sequence[ProcessCounts]) -> None:
@@ -30,9 +30,9 @@ class ServingCollector:
         self._worker_label = ("worker",) if any(process.worker for process in counts) else ()
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they were counted."""
+        """Yield the metrics."""
         ready = GaugeMetricFamily(
-            "dlzoo_ready", "1 while the server takes new work.", labels=self._worker_label
+            "dlzoo_ready", "1 while the server accepts requests.", labels=self._worker_label
         )
         unauthenticated = CounterMetricFamily(
             "dlzoo_unauthenticated_requests",
@@ -57,26 +57,26 @@ class ServingCollector:
         labels = (*self._worker_label, "model", "version")
         requests = CounterMetricFamily(
             "dlzoo_requests",
-            "Requests by outcome; rejected and cancelled ones are failures, too.",
+            "Requests by outcome; rejected and cancelled ones also count as failures.",
             labels=(*labels, "outcome"),
         )
         samples = CounterMetricFamily("dlzoo_samples", "Samples inferred.", labels=labels)
         runs = CounterMetricFamily("dlzoo_runs", "Runs, of any batch size.", labels=labels)
         queue = CounterMetricFamily(
-            "dlzoo_queue_seconds", "Time that requests waited, summed up.", labels=labels
+            "dlzoo_queue_seconds", "Total time that requests waited.", labels=labels
         )
         compute = CounterMetricFamily(
-            "dlzoo_compute_seconds", "Time that the session ran, summed up.", labels=labels
+            "dlzoo_compute_seconds", "Total time that the session ran.", labels=labels
         )
         waiting = GaugeMetricFamily(
-            "dlzoo_queue_requests", "Requests that wait.", labels=labels
+            "dlzoo_queue_requests", "Requests that are waiting.", labels=labels
         )
         batches = CounterMetricFamily(
             "dlzoo_batches", "Runs by batch size.", labels=(*labels, "batch_size")
         )
         latency = HistogramMetricFamily(
             "dlzoo_request_seconds",
-            "From a request's arrival at its model to its answer.",
+            "Time from a request's arrival at its model to its answer.",
             labels=labels,
         )
         for process in self._counts:
@@ -101,7 +101,7 @@ class ServingCollector:
         yield from (requests, samples, runs, queue, compute, waiting, batches, latency)
 
     def _process_metrics(self) -> Iterator[Metric]:
-        """Each process's memory, processor time and open files."""
+        """Yield each process's memory, processor time and open files."""
         families: dict[str, Metric] = {}
         for process in self._counts:
             labels = dict(zip(self._worker_label, self._worker(process), strict=True))
@@ -117,7 +117,7 @@ class ServingCollector:
 
 
 def _buckets(counts: list[int]) -> list[tuple[str, float]]:
-    """Cumulative counts by upper end, as Prometheus has them."""
+    """Compute cumulative counts by upper bound, as Prometheus expects them."""
     ends = [*(f"{end:g}" for end in LATENCY_BUCKETS_S), "+Inf"]
     total, buckets = 0, []
     for end, count in zip(ends, counts, strict=True):
@@ -127,7 +127,7 @@ def _buckets(counts: list[int]) -> list[tuple[str, float]]:
 
 
 def metrics_text(counts: Sequence[ProcessCounts]) -> bytes:
-    """The text that Prometheus reads."""
+    """Write the text that Prometheus reads."""
     registry = CollectorRegistry()
     registry.register(ServingCollector(counts))
     return generate_latest(registry)

@@ -1,4 +1,4 @@
-"""What the two protocols share: the models, the limits, and whether new work is taken."""
+"""The state that HTTP and gRPC share: the models, the limits, and whether the server is ready."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 from dlzoo.runtime.protocol.refusal import Reason, RefusalError
-from dlzoo.runtime.serve.limits import ByteBudget, Limits
+from dlzoo.runtime.serve.limits import ByteBudget, ServerLimits
 from dlzoo.runtime.serve.models.infer_request import (
     InferRequest,
     OutputTensor,
@@ -37,12 +37,12 @@ EXTENSIONS = [
 
 
 class Served:
-    """The state of a server, used by its HTTP and its gRPC side on one event loop."""
+    """The state of a server, used by HTTP and gRPC on one event loop."""
 
     def __init__(
         self,
         repository: Repository,
-        limits: Limits,
+        limits: ServerLimits,
         *,
         api_key: str | None = None,
         fixed_models: bool = False,
@@ -58,11 +58,11 @@ class Served:
         self.control = control or OwnControl(self)
 
     def metadata(self) -> dict[str, Any]:
-        """The protocol's server metadata."""
+        """Return the protocol's server metadata."""
         return {"name": "dlzoo", "version": __version__, "extensions": EXTENSIONS}
 
     def counts(self, worker: str = "") -> ProcessCounts:
-        """The counts of this process as they are now; ``worker`` is its number, if it has one."""
+        """Return the current counts of this process; ``worker`` is its number, if it has one."""
         return ProcessCounts(
             worker,
             os.getpid(),
@@ -80,13 +80,13 @@ class Served:
         """Answer a request.
 
         Args:
-            name: the model's.
-            version: empty for the newest one.
-            request: what is asked.
-            deadline_s: seconds from now after which the client has gone.
+            name: the model's name.
+            version: its version; empty for the newest one.
+            request: the request.
+            deadline_s: seconds from now after which the client no longer waits.
 
         Raises:
-            RefusalError: there is no answer, and why.
+            RefusalError: the request cannot be answered.
         """
         model = self.repository.get(name, version)
         check_outputs(request, model)
@@ -96,7 +96,7 @@ class Served:
         return model, chosen_outputs(request, model, answer)
 
     def answers_at_once(self, name: str, version: str, request: InferRequest) -> bool:
-        """:meth:`infer` will answer, or refuse, without waiting for anything."""
+        """Whether :meth:`infer` will answer, or refuse, without waiting for anything."""
         return self.repository.get(name, version).runs_inline(
             array for _, array in request.inputs.values()
         )
@@ -105,17 +105,16 @@ class Served:
         """Make sure that clients may load and unload models.
 
         Raises:
-            RefusalError: they may not.
+            RefusalError: the models are fixed.
         """
         if self.fixed_models:
             raise RefusalError(
-                "this server's models are fixed: it was started with --fixed-models",
-                Reason.FORBIDDEN,
+                "this server does not let clients load or unload models", Reason.FORBIDDEN
             )
 
 
 class OwnControl:
-    """The control of a server that is one process."""
+    """The control of a server with only one process."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
@@ -125,13 +124,13 @@ class OwnControl:
         await self._served.repository.load(name)
 
     async def unload(self, name: str) -> None:
-        """Take no more requests for a model."""
+        """Stop accepting requests for a model."""
         await self._served.repository.unload(name)
 
     async def index(self) -> list[IndexEntry]:
-        """Every version that lies in the folders or is loaded."""
+        """List every version that is in the folders or loaded."""
         return await asyncio.to_thread(self._served.repository.index)
 
     async def counts(self) -> list[ProcessCounts]:
-        """What this process counted."""
+        """Return the counts of this process."""
         return [self._served.counts()]

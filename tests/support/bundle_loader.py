@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from dlzoo.errors import DlzooError
-from dlzoo.runtime.serve.http.classify import Classifier
+from dlzoo.runtime.serve.http.classify_endpoint import Classifier
 from dlzoo.runtime.serve.http.pages import model_card
-from dlzoo.runtime.serve.limits import Limits
+from dlzoo.runtime.serve.limits import ServerLimits
 from dlzoo.runtime.serve.models.model_config import model_config_json
 from dlzoo.runtime.serve.models.repository import Repository
 from dlzoo.runtime.serve.models.served_model import ModelSettings
@@ -26,7 +26,7 @@ from dlzoo.runtime.serve.served import Served
 IMAGE = np.arange(128, dtype=np.float32).reshape(2, 1, 8, 8) / 7
 
 
-def picture() -> bytes:
+def image_file() -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12)).save(file, "PNG")
     return file.getvalue()
@@ -37,7 +37,7 @@ async def answers(path: Path) -> dict[str, Any]:
     repository = Repository([path], ModelSettings(num_threads=1))
     await repository.load_all()
     (model,) = repository.models()
-    classifier = Classifier(Served(repository, Limits()))
+    classifier = Classifier(Served(repository, ServerLimits()))
     deadline = asyncio.get_running_loop().time() + 30
     try:
         scores = await model.infer({"image": ("FP32", IMAGE)}, deadline)
@@ -47,7 +47,7 @@ async def answers(path: Path) -> dict[str, Any]:
             "scores": {name: array.tolist() for name, array in scores.items()}
         }
         if model.manifest.preprocessing is not None:
-            classes = await classifier.classify(model.name, "", picture(), 5)
+            classes = await classifier.classify(model.name, "", image_file(), 5)
             answer["classes"] = classes["classes"]
         return answer
     finally:

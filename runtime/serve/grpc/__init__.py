@@ -1,1 +1,1 @@
-"""The gRPC side of the server."""
+"""The protocol over gRPC."""

@@ -1,6 +1,6 @@
-"""Messages that cannot be read reach the service, which refuses them like any other request.
+"""Pass unreadable messages to the service, which refuses them like any other bad request.
 
-gRPC itself answers them with UNKNOWN and the name of a Python class, and logs a stack trace for each.
+gRPC itself would answer with UNKNOWN and the name of a Python class, and log a stack trace for each.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import grpc
 from google.protobuf.message import DecodeError
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
-#: What a call gets in place of a message that cannot be read.
+#: Passed to a call in place of an unreadable message.
 DAMAGED = object()
 _INFER_CALLS = ("ModelInfer", "ModelStreamInfer")
 
 
 class ReceivedRequest:
-    """A request for inference: its bytes on the wire, its id, and the message until it is taken.
+    """A request for inference: its size in bytes, its id, and the message until it is taken.
 
-    ``message.ByteSize()`` writes the whole message to count them: 0.5 ms for an image. Whoever takes
-    the message is the only one to hold it, so that it goes when its tensors have been read, and not
-    when the call ends.
+    ``message.ByteSize()`` would serialize the whole message to count the bytes: 0.5 ms for an image.
+    ``take`` hands over the only reference to the message, so that its memory is freed as soon as its
+    tensors have been read, and not only when the call ends.
     """
 
     __slots__ = ("_message", "id", "num_bytes")
@@ -33,13 +33,13 @@ class ReceivedRequest:
         self.num_bytes = num_bytes
 
     def take(self) -> Any:
-        """The message, once."""
+        """Return the message; this works once."""
         message, self._message = self._message, None
         return message
 
 
 def add_service(service: Any, server: Any) -> None:
-    """Let a gRPC server answer with a service of the protocol, damaged messages included."""
+    """Register a service of the protocol with a gRPC server, for unreadable messages too."""
     add_GRPCInferenceServiceServicer_to_server(service, _Registration(server))
 
 
@@ -53,7 +53,7 @@ class _Registration:
         self._server.add_generic_rpc_handlers(tuple(_LenientHandler(h) for h in handlers))
 
     def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        """Another way to the same handlers; asyncio's server takes none of it."""
+        """Ignore a second registration of the same handlers, which asyncio's server does not have."""
 
 
 class _LenientHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -62,7 +62,7 @@ class _LenientHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._methods: dict[str, Any] = {}
 
     def service(self, handler_call_details: Any) -> Any:
-        """The handler of a method, or None for one that the service has not."""
+        """Find the handler of a method; None if the service lacks it."""
         method = handler_call_details.method
         if method not in self._methods:
             found = self._handler.service(handler_call_details)

@@ -1,7 +1,7 @@
-"""The gRPC side: the protocol's service, as its published messages have it.
+"""The protocol's gRPC service.
 
-The messages and the service's base come from Triton's client package: kept, complete, and the same
-classes that clients use.
+The messages and the base class of the service come from Triton's client package, which is complete,
+maintained, and used by the clients themselves.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
     def _guarded(
         self, answer: Callable[[Any, Any], Awaitable[Any]], *, is_open: bool
     ) -> Callable[[Any, Any], Awaitable[Any]]:
-        """A call that checks the key, and tells refusals as statuses."""
+        """Wrap a call: check the key first, and turn refusals into gRPC statuses."""
 
         async def call(request: Any, context: Any) -> Any:
             try:
@@ -135,7 +135,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
         self._served.check_may_change_models()
         if request.parameters:
             raise RefusalError(
-                "load takes no parameters here: a model is what its bundle says",
+                "load takes no parameters: a model is configured only by its bundle",
                 Reason.UNSUPPORTED,
             )
         await self._served.control.load(request.model_name)
@@ -148,7 +148,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def _model_infer(self, request: Any, context: Any) -> Any:
         if not isinstance(request, ReceivedRequest):
-            # Another server, such as Ray Serve, has read it.
+            # Another gRPC server, such as Ray Serve, has parsed the message.
             request = ReceivedRequest(request, request.ByteSize())
         with self._served.budget.hold(request.num_bytes):
             model, outputs = await self._infer(request.take(), context)
@@ -157,7 +157,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
     def _infer(
         self, message: Any, context: Any
     ) -> Awaitable[tuple[ServedModel, list[OutputTensor]]]:
-        # No coroutine, or its frame would hold the message while the request waits.
+        # Not a coroutine, because its frame would hold the message while the request waits.
         return self._served.infer(
             message.model_name,
             message.model_version,
@@ -168,7 +168,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[Any], context: Any
     ) -> AsyncIterator[Any]:
-        """Requests one after the other; what is wrong with one does not end the stream."""
+        """Answer requests one after the other; a refusal of one does not end the stream."""
         try:
             self._check_key(context)
         except RefusalError as refusal:
@@ -191,15 +191,15 @@ def _method_name(call: str) -> str:
     return re.sub(r"([A-Z])", r"_\1", call).lower()
 
 
-_NO_MESSAGE = "the request's bytes are not the message that this call takes"
+_NO_MESSAGE = "the request's bytes are not the message that this call expects"
 
 
 def _stream_error(request_id: str, message: str) -> Any:
-    # The id tells the client which of its requests this is.
+    # The id tells the client which of its requests failed.
     return pb.ModelStreamInferResponse(
         error_message=message, infer_response=pb.ModelInferResponse(id=request_id)
     )
 
 
 async def _refuse_unsupported(request: Any, context: Any) -> Any:
-    raise RefusalError("this server does not do this", Reason.UNSUPPORTED)
+    raise RefusalError("this server does not support this call", Reason.UNSUPPORTED)

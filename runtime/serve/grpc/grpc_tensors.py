@@ -20,7 +20,7 @@ from dlzoo.runtime.serve.http.http_infer import timeout_of
 from dlzoo.runtime.serve.http.json_tensors import array_from_json
 from dlzoo.runtime.serve.models.infer_request import InferRequest, OutputRequest, OutputTensor
 
-#: Which field of InferTensorContents holds a datatype; FP16 and BF16 have none.
+#: The field of InferTensorContents for each datatype; FP16 and BF16 have none.
 _CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -82,7 +82,7 @@ def infer_request(message: Any) -> InferRequest:
 def infer_response(
     name: str, version: str, request_id: str, outputs: list[OutputTensor]
 ) -> Any:
-    """The ``ModelInferResponse`` of an answer; all outputs are raw, as Triton has them."""
+    """Build the ``ModelInferResponse`` of an answer; all outputs are raw bytes, as from Triton."""
     response = pb.ModelInferResponse(model_name=name, model_version=version, id=request_id)
     for output in outputs:
         response.outputs.add(
@@ -105,12 +105,13 @@ def _array_from_contents(
         )
     values = getattr(contents, field)
     if datatype in ("FP32", "FP64", "BYTES"):
-        # These may hold what JSON may not: NaN, infinities, any bytes.
+        # Unlike JSON, these may hold NaN, infinities and any bytes.
         array = np.empty(len(values), NUMPY_DTYPES[datatype])
         array[:] = values
         if np.prod(shape, dtype=np.float64) != len(values):
             raise RefusalError(
-                f"input {name!r} has {len(values)} elements, its shape {list(shape)} says otherwise"
+                f"input {name!r} has {len(values)} elements, which does not fit its shape "
+                f"{list(shape)}"
             )
         return array.reshape(shape)
     return array_from_json(name, datatype, shape, list(values))

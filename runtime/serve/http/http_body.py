@@ -1,4 +1,4 @@
-"""Bodies of HTTP requests and answers: read within the limits, compressed as the client says."""
+"""Bodies of HTTP requests and answers: read within limits, compressed if the client accepts it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from dlzoo.runtime.protocol.refusal import Reason, RefusalError
-from dlzoo.runtime.serve.limits import Limits, too_large
+from dlzoo.runtime.serve.limits import ServerLimits, too_large
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 #: zlib's window bits: a gzip header, a zlib header.
@@ -19,11 +19,11 @@ _COMPRESS_FROM_BYTES = 1024
 _IN_THREAD_FROM_BYTES = 64 * 1024
 
 
-def declared_length(headers: dict[bytes, bytes], limits: Limits) -> int:
-    """How many bytes a body takes in memory at most, by its headers.
+def declared_length(headers: dict[bytes, bytes], limits: ServerLimits) -> int:
+    """Bound the bytes that a body takes in memory, from its headers.
 
     Raises:
-        RefusalError: more than a request may have.
+        RefusalError: the body is larger than a request may be.
     """
     length = headers.get(b"content-length", b"")
     if not length.isdigit() or b"content-encoding" in headers:
@@ -33,11 +33,13 @@ def declared_length(headers: dict[bytes, bytes], limits: Limits) -> int:
     return int(length)
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], limits: Limits) -> bytes:
-    """A request's whole body, uncompressed.
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], limits: ServerLimits
+) -> bytes:
+    """Read a request's whole body, and decompress it.
 
     Raises:
-        RefusalError: it is too large, takes too long, is cut off, or is not what its encoding says.
+        RefusalError: it is too large, takes too long, is incomplete, or does not fit its encoding.
     """
     try:
         async with asyncio.timeout(limits.timeout_s):
@@ -54,13 +56,13 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limits: Limit
     )
 
 
-async def _read_parts(receive: Receive, limits: Limits) -> bytes:
+async def _read_parts(receive: Receive, limits: ServerLimits) -> bytes:
     parts: list[bytes] = []
     num_bytes = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise RefusalError("the client went away")
+            raise RefusalError("the client disconnected")
         part: bytes = message.get("body", b"")
         num_bytes += len(part)
         if num_bytes > limits.request_bytes:
@@ -71,10 +73,10 @@ async def _read_parts(receive: Receive, limits: Limits) -> bytes:
 
 
 def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """A body that was compressed with gzip or deflate.
+    """Decompress a body of gzip or deflate.
 
     Raises:
-        RefusalError: the encoding is another one, the body is damaged, or larger than ``max_bytes``.
+        RefusalError: the encoding is unknown, or the body is damaged or larger than ``max_bytes``.
     """
     if encoding not in _WINDOW_BITS:
         raise RefusalError(
@@ -88,12 +90,12 @@ def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if len(plain) > max_bytes:
         raise too_large("the uncompressed request", len(plain), max_bytes)
     if not decompressor.eof or decompressor.unused_data:
-        raise RefusalError(f"the {encoding} body is cut off, or more follows it")
+        raise RefusalError(f"the {encoding} body is incomplete, or other bytes follow it")
     return plain
 
 
 async def compressed(body: bytes, accepted: bytes) -> tuple[bytes, str | None]:
-    """An answer's body as the client accepts it, and its encoding; gzip where there is a choice."""
+    """Compress an answer if the client accepts it, preferably with gzip; return it and the encoding."""
     if len(body) < _COMPRESS_FROM_BYTES or not accepted:
         return body, None
     offers = {}

@@ -1,4 +1,4 @@
-"""Inference over HTTP: JSON, and the binary tensor data that may follow it.
+"""Requests and answers of inference over HTTP: JSON, and the binary tensor data that may follow it.
 
 Source: Open Inference Protocol, "Inference"; Triton's binary tensor data extension.
 """
@@ -18,32 +18,34 @@ from dlzoo.runtime.protocol.datatypes import (
 )
 from dlzoo.runtime.protocol.refusal import Reason, RefusalError
 from dlzoo.runtime.serve.http.json_tensors import array_from_json, json_from_array
-from dlzoo.runtime.serve.limits import Limits, too_large
+from dlzoo.runtime.serve.limits import ServerLimits, too_large
 from dlzoo.runtime.serve.models.infer_request import InferRequest, OutputRequest, OutputTensor
 from dlzoo.runtime.serve.models.signature import Inputs
 
 _SHARED_MEMORY = "shared_memory_region"
 
 
-def parse_request(body: bytes, header_length: bytes | None, limits: Limits) -> InferRequest:
+def parse_request(
+    body: bytes, header_length: bytes | None, limits: ServerLimits
+) -> InferRequest:
     """Read a request's body.
 
     Args:
         body: JSON, and after it the binary data.
         header_length: the value of ``Inference-Header-Content-Length``: how many bytes are JSON.
-        limits: the server's.
+        limits: the server's limits.
 
     Raises:
-        RefusalError: anything is missing, of a wrong type, left over or cut off.
+        RefusalError: a part is missing, incomplete, of a wrong type, or left over.
     """
     json_size = len(body)
     if header_length is not None:
         if not header_length.isdigit() or len(header_length) > 18:
-            raise RefusalError("Inference-Header-Content-Length is no whole number")
+            raise RefusalError("Inference-Header-Content-Length is not a whole number")
         json_size = int(header_length)
         if json_size > len(body):
             raise RefusalError(
-                f"Inference-Header-Content-Length is {json_size}, and the body has {len(body)} bytes"
+                f"Inference-Header-Content-Length is {json_size}, but the body has {len(body)} bytes"
             )
     if json_size > limits.json_bytes:
         raise too_large(
@@ -51,7 +53,7 @@ def parse_request(body: bytes, header_length: bytes | None, limits: Limits) -> I
         )
     document = parse_json(body[:json_size] if json_size < len(body) else body)
     if not isinstance(document, dict):
-        raise RefusalError("the request is no JSON object")
+        raise RefusalError("the request is not a JSON object")
     parameters = _object(document, "parameters", "the request")
     return InferRequest(
         inputs=_parse_inputs(document, memoryview(body)[json_size:]),
@@ -63,17 +65,17 @@ def parse_request(body: bytes, header_length: bytes | None, limits: Limits) -> I
 
 
 def parse_json(text: bytes) -> Any:
-    """A JSON document; NaN and infinities, which JSON has not, are refused.
+    """Read a JSON document; NaN and infinities, which JSON does not have, are refused.
 
-    A whole number that 64 bits do not hold comes as a float.
+    A whole number that does not fit into 64 bits becomes a float.
 
     Raises:
-        RefusalError: it is none.
+        RefusalError: the text is not JSON.
     """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        pass  # Python's own parser says what is wrong, and takes lone surrogates
+        pass  # Python's own parser, below, names the error and accepts lone surrogates
     try:
         return _DECODER.decode(text.decode())
     except RecursionError:
@@ -81,26 +83,28 @@ def parse_json(text: bytes) -> Any:
     except UnicodeDecodeError:
         raise RefusalError("the request's JSON is not UTF-8") from None
     except ValueError as error:
-        # Besides errors of syntax: a whole number of more than 4300 digits.
+        # A syntax error, or a whole number of more than 4300 digits.
         reason = str(error).split(":")[0].split(";")[0]
         raise RefusalError(f"the request is not JSON: {reason}") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise RefusalError(f"the request holds {name}, which JSON has not. Send it as binary data")
+    raise RefusalError(
+        f"the request holds {name}, which JSON does not have. Send it as binary data"
+    )
 
 
-#: ``json.loads`` makes one anew for each call that has options.
+#: Made once: ``json.loads`` would make a new decoder for each call with options.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def timeout_of(microseconds: object) -> float | None:
-    """The ``timeout`` parameter in seconds: how long the answer is of use; None without one.
+    """Convert the ``timeout`` parameter, how long the client waits, to seconds; None without one.
 
     Source: Triton's schedule policy extension.
 
     Raises:
-        RefusalError: it is no whole number.
+        RefusalError: it is not a whole number.
     """
     if microseconds is None:
         return None
@@ -117,7 +121,7 @@ def _parse_inputs(document: dict[str, Any], binary: memoryview) -> Inputs:
     place = 0
     for entry in entries:
         if not isinstance(entry, dict):
-            raise RefusalError("an entry of 'inputs' is no object")
+            raise RefusalError("an entry of 'inputs' is not an object")
         name = _text(entry, "name", "an input")
         if name in inputs:
             raise RefusalError(f"input {name[:100]!r} is given twice")
@@ -134,11 +138,11 @@ def _parse_inputs(document: dict[str, Any], binary: memoryview) -> Inputs:
                 raise RefusalError(f"input {name!r} has both 'data' and 'binary_data_size'")
             if type(size) is not int or size < 0:
                 raise RefusalError(
-                    f"input {name!r}: 'binary_data_size' is no whole number from 0 up"
+                    f"input {name!r}: 'binary_data_size' is not a whole number from 0 up"
                 )
             if place + size > len(binary):
                 raise RefusalError(
-                    f"input {name!r} should have {size} bytes of binary data, and "
+                    f"input {name!r} should have {size} bytes of binary data, but only "
                     f"{len(binary) - place} are left in the body"
                 )
             array = array_from_bytes(name, datatype, shape, binary[place : place + size])
@@ -156,11 +160,11 @@ def _parse_outputs(
     if entries is None:
         return []
     if not isinstance(entries, list):
-        raise RefusalError("'outputs' is no list")
+        raise RefusalError("'outputs' is not a list")
     outputs = []
     for entry in entries:
         if not isinstance(entry, dict):
-            raise RefusalError("an entry of 'outputs' is no object")
+            raise RefusalError("an entry of 'outputs' is not an object")
         name = _text(entry, "name", "an output")
         own = _object(entry, "parameters", f"output {name!r}")
         if _SHARED_MEMORY in own:
@@ -175,10 +179,10 @@ def _parse_outputs(
 
 
 def num_classes_of(value: object) -> int:
-    """The ``classification`` parameter of an output: how many classes, 0 for none.
+    """Read the ``classification`` parameter of an output: how many classes, 0 for none.
 
     Raises:
-        RefusalError: it is no whole number from 0 up.
+        RefusalError: it is not a whole number from 0 up.
     """
     if value is None:
         return 0
@@ -192,7 +196,7 @@ def _object(document: dict[str, Any], key: str, owner: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise RefusalError(f"{owner}: {key!r} is no object")
+        raise RefusalError(f"{owner}: {key!r} is not an object")
     return value
 
 
@@ -215,10 +219,10 @@ def _text(
 def response_body(
     name: str, version: str, request_id: str, outputs: list[OutputTensor]
 ) -> tuple[bytes, int | None]:
-    """An answer's body, and how many bytes of it are JSON where binary data follow that.
+    """Build an answer's body; also return the size of its JSON if binary data follow, else None.
 
     Raises:
-        RefusalError: an output holds what JSON cannot hold.
+        RefusalError: an output holds values that JSON cannot hold.
     """
     entries: list[dict[str, Any]] = []
     parts = [b""]

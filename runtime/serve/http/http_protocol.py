@@ -1,7 +1,7 @@
-"""HTTP's connections: uvicorn's, which write an answer's head and body at once.
+"""uvicorn's HTTP connections, changed to send an answer's head and body together.
 
-uvicorn hands them to the system one after the other, and each wakes the client: over loopback this
-takes as long as a run of a small network.
+uvicorn sends them one after the other, and each wakes the client: over loopback this takes as long
+as a run of a small network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 
 class JoinedWrites:
-    """A transport that writes what has come in one turn of the event loop together."""
+    """A transport that joins the writes of one turn of the event loop."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -24,13 +24,13 @@ class JoinedWrites:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write it in this turn of the event loop."""
+        """Write data at the end of this turn of the event loop."""
         if not self._parts:
             self._call_soon(self._flush)
         self._parts.append(data)
 
     def close(self) -> None:
-        """Close the connection when all is written."""
+        """Write what is pending, and close the connection."""
         self._flush()
         self._transport.close()
 
@@ -41,8 +41,8 @@ class JoinedWrites:
 
 
 class HttpProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's protocol, on httptools where that is installed."""
+    """uvicorn's protocol, on httptools if it is installed."""
 
     def connection_made(self, transport: Any) -> None:
-        """Begin."""
+        """Begin a connection, with joined writes."""
         super().connection_made(JoinedWrites(transport))

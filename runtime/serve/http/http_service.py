@@ -1,4 +1,4 @@
-"""The HTTP side: the protocol's routes, Triton's extensions, images, metrics, and pages."""
+"""The HTTP service: the protocol's routes, Triton's extensions, images, metrics, and pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from dlzoo.runtime.protocol.refusal import INTERNAL, Reason, RefusalError
 from dlzoo.runtime.serve.control import statistics_json
 from dlzoo.runtime.serve.gate import App, Gate
-from dlzoo.runtime.serve.http.classify import Classifier
+from dlzoo.runtime.serve.http.classify_endpoint import Classifier
 from dlzoo.runtime.serve.http.http_body import declared_length, read_body
 from dlzoo.runtime.serve.http.http_infer import parse_json
 from dlzoo.runtime.serve.http.infer_endpoint import InferEndpoint, InferPaths
@@ -36,13 +36,13 @@ _MAX_MESSAGE = 1000
 def json_response(
     document: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A JSON answer."""
+    """Build a JSON answer."""
     body = json.dumps(document, separators=(",", ":"), allow_nan=False)
     return Response(body, status, headers, media_type="application/json")
 
 
 def refusal_response(refusal: RefusalError) -> Response:
-    """The protocol's error object."""
+    """Build the answer to a refused request: the protocol's error object."""
     headers = {}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(refusal.retry_after_s)
@@ -54,14 +54,14 @@ def refusal_response(refusal: RefusalError) -> Response:
 
 
 class HttpService:
-    """The cold routes: everything but inference."""
+    """The routes of every request except inference, which has its own endpoint."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
         self._classifier = Classifier(served)
 
     def app(self) -> App:
-        """The ASGI application."""
+        """Build the ASGI application."""
         version = "/v2/models/{model}/versions/{version}"
         model = "/v2/models/{model}"
         infer = InferEndpoint(self._served)
@@ -98,43 +98,43 @@ class HttpService:
         return Gate(paths, served=self._served, refuse=refusal_response)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Release the threads."""
         self._classifier.close()
 
     async def live(self, request: Request) -> Response:
-        """The process answers."""
+        """Say that the process is alive."""
         return json_response({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """New work is taken."""
+        """Say whether the server accepts requests."""
         is_ready = self._served.is_ready
         return json_response({"ready": is_ready}, 200 if is_ready else 503)
 
     async def server_metadata(self, request: Request) -> Response:
-        """The protocol's server metadata."""
+        """Return the protocol's server metadata."""
         return json_response(self._served.metadata())
 
     async def model_metadata(self, request: Request) -> Response:
-        """The protocol's model metadata."""
+        """Return the protocol's model metadata."""
         model = self._model(request)
         return json_response(model.metadata(self._served.repository.versions_of(model.name)))
 
     async def model_ready(self, request: Request) -> Response:
-        """A model takes requests."""
+        """Say whether a model accepts requests."""
         model = self._model(request)
         is_ready = self._served.is_ready
         return json_response({"name": model.name, "ready": is_ready}, 200 if is_ready else 503)
 
     async def config(self, request: Request) -> Response:
-        """Triton's model configuration."""
+        """Return Triton's model configuration."""
         return json_response(model_config_json(self._model(request)))
 
     async def card(self, request: Request) -> Response:
-        """What the bundle says about its model, for the page."""
+        """Return the summary of a bundle, for the page."""
         return json_response(await asyncio.to_thread(model_card, self._model(request)))
 
     async def statistics(self, request: Request) -> Response:
-        """Triton's statistics, of one version, of a model, or of all."""
+        """Return Triton's statistics of one version, of a model, or of all models."""
         if "model" in request.path_params:
             self._model(request)
         names = request.path_params
@@ -146,7 +146,7 @@ class HttpService:
         return json_response({"model_stats": stats})
 
     async def index(self, request: Request) -> Response:
-        """The repository's models and versions."""
+        """List the repository's models and versions."""
         document = await self._document(request)
         entries = [
             {"name": e.name, "version": e.version, "state": e.state, "reason": e.reason}
@@ -162,21 +162,21 @@ class HttpService:
         parameters = document.get("parameters") or {}
         if not isinstance(parameters, dict) or parameters:
             raise RefusalError(
-                "load takes no parameters here: a model is what its bundle says",
+                "load takes no parameters: a model is configured only by its bundle",
                 Reason.UNSUPPORTED,
             )
         await self._served.control.load(request.path_params["model"])
         return Response()
 
     async def unload(self, request: Request) -> Response:
-        """Take no more requests for a model."""
+        """Stop accepting requests for a model."""
         self._served.check_may_change_models()
         await self._document(request)
         await self._served.control.unload(request.path_params["model"])
         return Response()
 
     async def classify(self, request: Request) -> Response:
-        """The best classes of the image in the body."""
+        """Find the best classes of the image in the body."""
         text = request.query_params.get("k", "5")
         if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 6 and int(text) > 0):
             raise RefusalError(f"k is {text[:40]!r}, expected 1 to {MAX_CLASSES:,} classes")
@@ -191,12 +191,12 @@ class HttpService:
             )
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus' text."""
+        """Return the metrics as Prometheus' text."""
         text = metrics_text(await self._served.control.counts())
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def openapi(self, request: Request) -> Response:
-        """The OpenAPI document."""
+        """Return the OpenAPI document."""
         return json_response(openapi_document())
 
     def _model(self, request: Request) -> ServedModel:
@@ -208,16 +208,19 @@ class HttpService:
         body = await read_body(request.receive, headers, self._served.limits)
         document = parse_json(body) if body.strip() else {}
         if not isinstance(document, dict):
-            raise RefusalError("the request is no JSON object")
+            raise RefusalError("the request is not a JSON object")
         return document
 
 
 def _http_error(request: Request, error: HTTPException) -> Response:
-    messages = {404: "no such address. See /docs", 405: "this address takes another method"}
+    messages = {
+        404: "no such address. See /docs",
+        405: "this address does not support the method. See /docs",
+    }
     text = messages.get(error.status_code, error.detail)
     return json_response({"error": text}, error.status_code, error.headers)
 
 
 def _internal_error(request: Request, error: Exception) -> Response:
-    # Starlette raises it again after this answer, and the server logs it; clients see nothing of it.
+    # Starlette raises the error again after this answer, and the server logs it; clients do not see it.
     return refusal_response(INTERNAL)

@@ -1,4 +1,4 @@
-"""``POST …/infer`` over HTTP: the way of every request, kept short."""
+"""``POST …/infer`` over HTTP, on a short path because every request passes here."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dlzoo.runtime.serve.models.served_model import ServedModel
 from dlzoo.runtime.serve.served import Served
 
 _logger = logging.getLogger("dlzoo.serve")
-#: A request that has waited this long is watched: if its client goes away, it leaves the queue.
-#: Watching costs as much as a small request, so short ones are not.
+#: After this wait a request is watched: if its client disconnects, it leaves the queue. Watching
+#: costs as much as a small request, so short requests are not watched.
 _WATCH_AFTER_S = 0.02
 
 
 class InferPaths:
-    """Sends ``POST …/infer`` to its endpoint and all else to ``others``.
+    """Sends ``POST …/infer`` to its endpoint and everything else to ``others``.
 
-    Starlette's way through its middlewares and routes takes as long as the rest of a small request.
+    Starlette's middlewares and routes would take as long as the rest of a small request.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class InferPaths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         names = None
-        # Below a prefix (root_path) the routes know best.
+        # Below a prefix (root_path), leave it to the routes.
         if (
             scope["type"] == "http"
             and scope["method"] == "POST"
@@ -56,7 +56,7 @@ class InferPaths:
 
 
 def _names_in(path: str) -> tuple[str, str] | None:
-    """Model and version (may be empty) of ``/v2/models/M[/versions/V]/infer``."""
+    """Read model and version (may be empty) from ``/v2/models/M[/versions/V]/infer``."""
     parts = path.split("/")
     if parts[:3] != ["", "v2", "models"] or parts[-1] != "infer" or not parts[3]:
         return None
@@ -68,13 +68,13 @@ def _names_in(path: str) -> tuple[str, str] | None:
 
 
 class InferEndpoint:
-    """``POST …/infer``: an ASGI application of its own, for every request passes here."""
+    """``POST …/infer`` as an ASGI application, which is faster than a route of Starlette."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request that came by a route."""
+        """Answer one request that arrived by a route."""
         names = scope["path_params"]
         await self.answer(names["model"], names.get("version", ""), scope, receive, send)
 
@@ -84,7 +84,7 @@ class InferEndpoint:
         """Answer one request.
 
         Raises:
-            RefusalError: there is no answer, and why.
+            RefusalError: the request cannot be answered.
         """
         headers = dict(scope["headers"])
         limits = self._served.limits
@@ -127,7 +127,7 @@ async def _send(
 async def _unless_disconnected(
     work: Awaitable[tuple[ServedModel, list[OutputTensor]]], receive: Receive
 ) -> tuple[ServedModel, list[OutputTensor]] | None:
-    """Wait for an answer; None, and the work is cancelled, if the client goes away first."""
+    """Wait for an answer; if the client disconnects first, cancel the work and return None."""
     task = asyncio.current_task()
     assert task is not None
     watcher: asyncio.Task[None] | None = None

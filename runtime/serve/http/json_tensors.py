@@ -1,4 +1,4 @@
-"""Tensors as JSON: a flat list in row-major order, or lists inside lists as the shape says."""
+"""Tensors as JSON: a flat list in row-major order, or nested lists of the tensor's shape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dlzoo.runtime.protocol.datatypes import (
 )
 from dlzoo.runtime.protocol.refusal import RefusalError
 
-#: Python's types of JSON values that an element of a kind of dtype may have.
+#: The Python types of JSON values that are allowed for each kind of dtype.
 _JSON_TYPES: dict[str, frozenset[type]] = {
     "b": frozenset([bool]),
     "i": frozenset([int]),
@@ -35,21 +35,21 @@ _IN_WORDS = {
 
 
 def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: object) -> Array:
-    """A tensor from the ``data`` of a request.
+    """Decode a tensor from the ``data`` of a request.
 
-    No value is bent: 1.0 is no whole number, true is no 1, and what the dtype cannot hold is
-    refused and not turned into an infinity.
+    No value is converted: 1.0 is not accepted as a whole number, nor true as 1, and a value out of
+    the dtype's range is refused, not turned into an infinity.
 
     Raises:
-        RefusalError: ``data`` are not as many elements as the shape has, or of another type.
+        RefusalError: ``data`` does not have the shape's number of elements, or their type.
     """
     if not isinstance(data, list):
         raise RefusalError(f"input {name!r} has no list 'data', and no 'binary_data_size'")
     flat = _flattened(name, data, shape)
     dtype = NUMPY_DTYPES[datatype]
-    strangers = set(map(type, flat)) - _JSON_TYPES[dtype.kind]
-    if strangers:
-        value = next(item for item in flat if type(item) in strangers)
+    wrong_types = set(map(type, flat)) - _JSON_TYPES[dtype.kind]
+    if wrong_types:
+        value = next(item for item in flat if type(item) in wrong_types)
         if dtype.kind in "iu" and type(value) is float and abs(value) >= 2**63:
             raise _out_of_range(name, datatype, value)
         raise RefusalError(
@@ -71,10 +71,10 @@ def array_from_json(name: str, datatype: str, shape: tuple[int, ...], data: obje
 
 
 def json_from_array(datatype: str, array: Array) -> list[Any]:
-    """The elements of a tensor, row-major, as JSON has them.
+    """Encode the elements of a tensor as JSON values, row-major.
 
     Raises:
-        RefusalError: JSON cannot hold them: NaN, infinities, or bytes that are no text.
+        RefusalError: JSON cannot hold them: NaN, infinities, or bytes that are not UTF-8.
     """
     flat = array.reshape(-1)
     if datatype == "BYTES":
@@ -97,7 +97,7 @@ def _flattened(name: str, data: list[Any], shape: Sequence[int]) -> list[Any]:
     if not data or not isinstance(data[0], list):
         if len(data) != num_elements:
             raise RefusalError(
-                f"input {name!r} has {len(data)} elements of data, its shape says {num_elements}"
+                f"input {name!r} has {len(data)} elements of data, its shape needs {num_elements}"
             )
         return data
     for axis, size in enumerate(shape):
@@ -131,7 +131,7 @@ def _rounded_to_bfloat16(array: Array) -> Array:
 
 
 def _out_of_range(name: str, datatype: str, value: object) -> RefusalError:
-    # A whole number may have thousands of digits, which Python refuses to write.
+    # A whole number may have thousands of digits, which Python refuses to format.
     is_long = isinstance(value, int) and value.bit_length() > 128
     shown = "a number of more than 128 bits" if is_long else str(value)
     return RefusalError(f"input {name!r}: {shown} is outside the range of {datatype}")

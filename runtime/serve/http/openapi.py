@@ -1,4 +1,4 @@
-"""The HTTP side as an OpenAPI document, for people and for programs that write clients or tests."""
+"""The HTTP service as an OpenAPI document, for people and for tools that make clients or tests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PARAMETERS = {"type": "object", "additionalProperties": True}
 _SIZES = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 _TEXT = {"type": "string"}
 _DATATYPE = {"type": "string", "enum": list(NUMPY_DTYPES)}
-#: Classes to ask for at most: a number of six digits.
+#: The most classes to ask for, a number of six digits.
 MAX_CLASSES = 999_999
 _HEADER_LENGTH = {
-    "description": "How many bytes of the body are JSON, where binary tensor data follow that.",
+    "description": "How many bytes of the body are JSON, if binary tensor data follow it.",
     "schema": {"type": "integer", "minimum": 0},
 }
 _INFER_EXAMPLE = {
@@ -117,10 +117,10 @@ _ERRORS = {
     "404": "There is no such model or version.",
     "408": "The request did not arrive in time.",
     "413": "The request is too large.",
-    "429": "Too much to do; Retry-After says when to try again.",
+    "429": "The server is busy; Retry-After says when to try again.",
     "500": "The server failed.",
-    "501": "The server does not do this.",
-    "503": "The server takes no new work now.",
+    "501": "The server does not support this.",
+    "503": "The server does not accept requests now.",
     "504": "The deadline has passed.",
 }
 _PATH_PARAMETERS = {
@@ -138,7 +138,7 @@ def _operation(
     is_body_required: bool = True,
     query: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """One operation; ``answer`` is a schema, the media type of something else, or nothing."""
+    """Describe one operation; ``answer`` is a JSON schema, another media type, or None."""
     done: dict[str, Any] = {"description": "Done."}
     if isinstance(answer, str):
         done["content"] = {answer: {"schema": _TEXT}}
@@ -169,7 +169,7 @@ def _infer_operation(path: str) -> dict[str, Any]:
     header = "Inference-Header-Content-Length"
     operation = _operation(
         path,
-        f"Run the model. Binary tensor data may follow the JSON, whose size {header} then says.",
+        f"Run the model. Binary tensor data may follow the JSON; {header} is then the JSON's size.",
         _ref("InferResponse"),
         body={
             "application/json": {"schema": _ref("InferRequest"), "example": _INFER_EXAMPLE},
@@ -200,23 +200,23 @@ def _of_models(paths: dict[str, Any]) -> None:
         paths[f"{prefix}/classify"] = {
             "post": _operation(
                 prefix,
-                "The k best classes of an image, through the bundle's own preprocessing.",
+                "The k best classes of an image, with the bundle's own preprocessing.",
                 _ref("Classification"),
                 body=images,
                 query=[k],
             )
         }
-        get("", "What the model takes and gives.", _ref("ModelMetadata"))
-        get("/ready", "Whether the model takes requests.", _ANY_OBJECT)
-        get("/config", "The model's configuration, as Triton has it.", _ANY_OBJECT)
-        get("/stats", "What the model has done.", _ANY_OBJECT)
-        get("/card", "What the bundle says of the model, and what it proved.", _ANY_OBJECT)
+        get("", "The model's inputs and outputs.", _ref("ModelMetadata"))
+        get("/ready", "Whether the model accepts requests.", _ANY_OBJECT)
+        get("/config", "The model's configuration, in Triton's format.", _ANY_OBJECT)
+        get("/stats", "The model's statistics.", _ANY_OBJECT)
+        get("/card", "A summary of the model and its proof.", _ANY_OBJECT)
         get("/report", "The bundle's report page.", "text/html")
 
 
 @cache
 def openapi_document() -> dict[str, Any]:
-    """The document, OpenAPI 3.1."""
+    """Build the document, in OpenAPI 3.1."""
     paths: dict[str, Any] = {}
 
     def add(method: str, path: str, summary: str, answer: dict[str, Any] | str | None) -> None:
@@ -227,13 +227,13 @@ def openapi_document() -> dict[str, Any]:
 
     add("get", "/v2", "The server's name, version and extensions.", _ref("ServerMetadata"))
     add("get", "/v2/health/live", "Whether the process answers.", _ANY_OBJECT)
-    add("get", "/v2/health/ready", "Whether new work is taken.", _ANY_OBJECT)
+    add("get", "/v2/health/ready", "Whether the server accepts requests.", _ANY_OBJECT)
     _of_models(paths)
-    add("get", "/v2/models/stats", "What every model has done.", _ANY_OBJECT)
+    add("get", "/v2/models/stats", "The statistics of every model.", _ANY_OBJECT)
     add("post", "/v2/repository/index", "Every model and version.", _ref("RepositoryIndex"))
     repository = "/v2/repository/models/{model}"
     add("post", f"{repository}/load", "Load a model, or load it again.", None)
-    add("post", f"{repository}/unload", "Let a model go.", None)
+    add("post", f"{repository}/unload", "Unload a model.", None)
     add("get", "/metrics", "Prometheus' metrics.", "text/plain")
     return {
         "openapi": "3.1.0",

@@ -1,4 +1,4 @@
-"""Pages for people: a picture in, scores out; the API; what a bundle proved."""
+"""Pages for people: classify an image, read about the API, and read a bundle's report."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from starlette.routing import Route
 
 from dlzoo.errors import BundleError
 from dlzoo.runtime.protocol.refusal import Reason, RefusalError
-from dlzoo.runtime.serve.http.classify import takes_images
+from dlzoo.runtime.serve.http.classify_endpoint import takes_images
 from dlzoo.runtime.serve.http.openapi import openapi_document
 from dlzoo.runtime.serve.models.served_model import ServedModel
 from dlzoo.runtime.serve.served import Served
 
 _PAGE = Path(__file__).with_name("page.html")
-#: A bundle's report holds no script and loads nothing; whatever else its file may hold does neither.
+#: A bundle's report holds no script and loads nothing; this enforces it for any content of the file.
 _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 
 
 def page_routes(served: Served) -> list[Route]:
-    """The routes of all pages."""
+    """Build the routes of all pages."""
 
     async def report(request: Request) -> Response:
         names = request.path_params
@@ -78,20 +78,20 @@ def _page_and_policy() -> tuple[str, str]:
 
 
 def _hashes(tag: str, page: str) -> str:
-    """The page's own scripts or styles, by what they hold: a browser runs no others."""
+    """Hash the page's own scripts or styles, so that a browser accepts no others."""
     texts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
     digests = (base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in texts)
     return " ".join(f"'sha256-{digest}'" for digest in digests)
 
 
 def model_card(model: ServedModel) -> dict[str, Any]:
-    """What a bundle says of its model, and what it proved."""
+    """Summarize a bundle's model and its proof, for the page."""
     manifest = model.manifest
     try:
         parity = model.bundle.parity()
     except BundleError:
         parity = {}
-    # Its parity.json is not hashed: it may say anything.
+    # The bundle's parity.json is not hashed, so it may hold anything.
     runs = parity.get("candidates")
     candidates = [c for c in runs if isinstance(c, dict)] if isinstance(runs, list) else []
     verdict = parity.get("verdict")
@@ -126,7 +126,7 @@ def _is_finite(value: object) -> bool:
 
 @cache
 def _docs_page() -> str:
-    """The OpenAPI document as a page that needs no script."""
+    """Write the OpenAPI document as a page that needs no script."""
     document = openapi_document()
     style = re.findall(r"<style>(.*?)</style>", _PAGE.read_text(encoding="utf-8"), re.DOTALL)[
         0
@@ -151,7 +151,7 @@ def _docs_page() -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>dlzoo: the API</title><style>{style}</style><body><main>"
-        '<h1>The API</h1><p>The same for programs: <a href="/openapi.json">openapi.json</a>. '
+        '<h1>The API</h1><p>For programs: <a href="/openapi.json">openapi.json</a>. '
         'Back to the <a href="/">page</a>.</p>'
         f"{''.join(parts)}</main></body></html>"
     )

@@ -1,1 +1,1 @@
-"""The models that a server holds: repository, versions, batching, statistics."""
+"""The models of a server: repository, versions, batching, statistics."""

@@ -1,4 +1,4 @@
-"""Requests of one model wait in a bounded queue and run together, in threads of their own."""
+"""Join the requests of one model: they wait in a bounded queue and run in batches, in threads."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from dlzoo.runtime.protocol.refusal import Reason, RefusalError
 from dlzoo.runtime.serve.models.statistics import Statistics
 
 Arrays = dict[str, Array]
-#: Runs the model once; raises RefusalError where it cannot.
+#: Runs the model once; raises RefusalError if it cannot.
 Run = Callable[[Arrays], Arrays]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
-    """How requests wait and join.
+    """How requests wait and are joined.
 
-    ``max_batch`` samples run together at most; a batch that is not full waits ``max_delay_s`` for
-    more, 0 meaning that what has queued up while the model was busy runs together;
-    ``queue_size`` requests wait at most; ``num_instances`` runs go on at the same time.
+    Attributes:
+        max_batch: the most samples in one run.
+        max_delay_s: how long a batch that is not full waits for more requests. With 0, the requests
+            that arrive while the model is busy run together.
+        queue_size: the most requests that wait.
+        num_instances: how many runs go on at the same time.
     """
 
     max_batch: int = 8
@@ -54,7 +57,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run came to: an answer or an error for each request, and the time of its parts."""
+    """The result of a run: an answer or an error for each request, and the time of its parts."""
 
     answers: list[Arrays | Exception]
     input_ns: int = 0
@@ -68,13 +71,13 @@ class Batcher:
     def __init__(
         self, run: Run, *, is_batchable: bool, settings: BatchSettings, statistics: Statistics
     ) -> None:
-        """Start its threads, on the running event loop.
+        """Start the threads, on the running event loop.
 
         Args:
             run: runs the model once.
-            is_batchable: requests may be joined along the first axis.
-            settings: how they wait and join.
-            statistics: counts what happens.
+            is_batchable: whether requests may be joined along the first axis.
+            settings: how requests wait and are joined.
+            statistics: the counts to update.
         """
         self._run = run
         self._max_batch = settings.max_batch if is_batchable else 1
@@ -88,7 +91,7 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
         for _ in range(settings.num_instances):
-            # Daemons: a run that hangs must not keep the process from ending.
+            # Daemon threads, because a run that hangs must not keep the process from ending.
             threading.Thread(target=self._work, name="dlzoo-session", daemon=True).start()
 
     @property
@@ -98,7 +101,7 @@ class Batcher:
 
     @property
     def is_free(self) -> bool:
-        """Nothing waits and an instance is free: a request would run at once."""
+        """Whether nothing waits and an instance is free, so that a request would run at once."""
         return not self._queue and self._num_running < self._settings.num_instances
 
     async def infer(self, arrays: Arrays, num_samples: int, deadline: float) -> Arrays:
@@ -107,10 +110,10 @@ class Batcher:
         Args:
             arrays: the inputs, checked.
             num_samples: the size of their batch axis.
-            deadline: the event loop's time at which nobody wants the answer any more.
+            deadline: the event loop's time after which the answer is useless.
 
         Raises:
-            RefusalError: the queue is full, the deadline has passed, or the model cannot run on it.
+            RefusalError: the queue is full, the deadline has passed, or the model cannot run.
         """
         if len(self._queue) >= self._settings.queue_size:
             self._statistics.num_rejected += 1
@@ -135,7 +138,7 @@ class Batcher:
             timer.cancel()
 
     def run_here(self, arrays: Arrays, num_samples: int) -> Arrays:
-        """Run one request on the event loop itself, for models that take hardly any time."""
+        """Run one request on the event loop itself, for models that take almost no time."""
         start_ns = time.perf_counter_ns()
         answer = self._run(arrays)
         self._statistics.queue.add(0)
@@ -147,7 +150,7 @@ class Batcher:
         await self._idle.wait()
 
     def close(self) -> None:
-        """End the threads, each after what it runs now; what still waits is refused."""
+        """End the threads, each after its current run; requests that still wait are refused."""
         while self._queue:
             self._fail(
                 self._queue.popleft(),
@@ -168,7 +171,7 @@ class Batcher:
             self._jobs.put(batch)
 
     def _take_batch(self) -> list[Waiting]:
-        """The oldest request and those that can join it; none while more may come."""
+        """Take the oldest request and those that can join it; none while more may arrive."""
         first = self._queue[0]
         batch, num_samples, is_full = [first], first.num_samples, False
         for waiting in self._queue:
@@ -224,7 +227,7 @@ class Batcher:
         except Exception as error:
             if len(batch) == 1:
                 return Outcome([error], 0, time.perf_counter_ns() - start_ns, 0)
-            # Whoever is to blame, the neighbours get their answers.
+            # One request may have caused it: the others get their answers.
             alone = [self._run_batch([waiting]).answers[0] for waiting in batch]
             return Outcome(alone, 0, time.perf_counter_ns() - start_ns, 0)
 
@@ -273,7 +276,7 @@ class Batcher:
 
 
 def _split(outputs: Arrays, sizes: list[int]) -> list[Arrays]:
-    """The outputs of several requests, each its own part of the batch axis."""
+    """Split outputs along the batch axis into those of each request."""
     total = sum(sizes)
     for name, array in outputs.items():
         if len(array) != total:

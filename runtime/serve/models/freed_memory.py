@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system, where the C library keeps it otherwise."""
+"""Return freed memory to the system, which the C library would otherwise keep."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def give_back_freed_memory() -> None:
-    """Let glibc return what was freed; elsewhere nothing happens.
+    """Let glibc return freed memory to the system; with other C libraries nothing happens.
 
-    Opening a model takes its file's size twice and more for a while: of ResNet-50's proof and two
-    sessions 140 MB stay with the process.
+    Opening a model takes more than twice its file's size for a while: after ResNet-50's proof and
+    two sessions, the process would keep 140 MB.
     """
     trim = _malloc_trim()
     if trim is not None:

@@ -1,4 +1,4 @@
-"""A request for inference, whichever way it came, and what it gets back."""
+"""A request for inference, over either protocol, and its outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlzoo.runtime.serve.models.signature import Inputs
 
 
 class OutputRequest(NamedTuple):
-    """An output that a client asks for; ``num_classes`` best classes in place of its values if not 0."""
+    """An output that a client asks for; as its ``num_classes`` best classes, if that is not 0."""
 
     name: str
     is_binary: bool = False
@@ -23,7 +23,7 @@ class OutputRequest(NamedTuple):
 
 
 class OutputTensor(NamedTuple):
-    """An output as the client gets it."""
+    """An output as it is sent to the client."""
 
     name: str
     datatype: str
@@ -33,7 +33,7 @@ class OutputTensor(NamedTuple):
 
 @dataclass(slots=True)
 class InferRequest:
-    """What a client asks of a model; ``outputs`` is empty where it asks for all of them."""
+    """A client's request to a model; empty ``outputs`` stands for all of them."""
 
     inputs: Inputs
     id: str = ""
@@ -43,10 +43,10 @@ class InferRequest:
 
 
 def check_outputs(request: InferRequest, model: ServedModel) -> None:
-    """Make sure that a model has the outputs that are asked for.
+    """Make sure that a model has the requested outputs.
 
     Raises:
-        RefusalError: it has not, or one is asked for twice.
+        RefusalError: an output is unknown, or requested twice.
     """
     names = [output.name for output in request.outputs]
     for name in names:
@@ -56,16 +56,16 @@ def check_outputs(request: InferRequest, model: ServedModel) -> None:
                 f"{', '.join(model.signature.outputs)}"
             )
     if len(set(names)) != len(names):
-        raise RefusalError("an output is asked for twice")
+        raise RefusalError("an output is requested twice")
 
 
 def chosen_outputs(
     request: InferRequest, model: ServedModel, answer: Arrays
 ) -> list[OutputTensor]:
-    """The outputs that were asked for, in that order, as classes where that was asked.
+    """Select the requested outputs, in that order, as classes where the request says so.
 
     Raises:
-        RefusalError: classes were asked of something that has none.
+        RefusalError: classes are requested of an output that is not numeric.
     """
     wanted = request.outputs or [
         OutputRequest(name, request.wants_binary) for name in model.signature.outputs
@@ -95,11 +95,11 @@ def best_class_texts(
     *,
     is_batched: bool,
 ) -> Array:
-    """The highest values of an output as texts ``value:index[:label]``, the highest first.
+    """Write the highest values of an output as texts ``value:index[:label]``, the highest first.
 
     **Source**: Triton's classification extension.
 
-    **Shape**: [batch, n], or [n] where there is no batch axis.
+    **Shape**: [batch, n], or [n] without a batch axis.
 
     Raises:
         RefusalError: the output is not numeric or has no values.

@@ -1,4 +1,4 @@
-"""A served model's configuration in Triton's words, which its clients and tools ask for."""
+"""A served model's configuration in Triton's format, which Triton's clients and tools request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dlzoo.runtime.serve.models.signature import TensorInfo
 
 
 def model_config(model: ServedModel) -> Any:
-    """The ``ModelConfig`` message of a model.
+    """Build the ``ModelConfig`` message of a model.
 
-    **Source**: Triton's model configuration extension. ``dims`` leave the batch axis out where
-    ``max_batch_size`` is not 0. For every operator of domain ``dlzoo`` a parameter says whether it
-    runs by its kernel (``native``) or by its ONNX function.
+    **Source**: Triton's model configuration extension. ``dims`` leave out the batch axis if
+    ``max_batch_size`` is not 0. For every operator of domain ``dlzoo``, a parameter says whether it
+    runs as a kernel (``native``) or as its ONNX function.
     """
     config = model_config_pb2.ModelConfig(
         name=model.name,
@@ -62,11 +62,11 @@ def model_config(model: ServedModel) -> Any:
 
 
 def model_config_json(model: ServedModel) -> dict[str, Any]:
-    """The same as JSON."""
+    """Build the model's configuration as JSON values."""
     document: dict[str, Any] = MessageToDict(
         model_config(model), preserving_proto_field_name=True
     )
-    # Protocol Buffers writes 64-bit numbers as texts; Triton writes numbers.
+    # Protocol Buffers writes 64-bit integers as strings; Triton writes numbers.
     for tensor in (*document["input"], *document["output"]):
         tensor["dims"] = [int(size) for size in tensor.get("dims", [])]
     batching = document.get("dynamic_batching")

@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def folder_contents(folder: Path) -> str:
-    """The names, sizes and times of a folder's files: what changes while it is being copied."""
+    """List the names, sizes and times of a folder's files, which change while it is being copied."""
     seen = []
     for path in sorted(folder.rglob("*")):
-        with suppress(OSError):  # a file that goes away meanwhile is one that changed
+        with suppress(OSError):  # a file that is deleted meanwhile counts as a change
             status = path.stat()
             seen.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
     return "\n".join(seen)
 
 
 def models_in(repository: Path) -> dict[str, dict[str, Path]]:
-    """A model repository's models and versions; other files and folders are passed over."""
+    """Find a model repository's models and versions; other files and folders are ignored."""
     try:
         folders = sorted(path for path in repository.iterdir() if path.is_dir())
     except OSError:

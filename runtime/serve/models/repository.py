@@ -1,9 +1,9 @@
-"""The models that a server has: found in folders, loaded by version, replaced only by proved ones.
+"""The models of a server: found in folders, loaded by version, replaced only by proved ones.
 
     FOLDER/lenet5_relu/1/manifest.json …     a model repository: versions are whole numbers
     FOLDER/lenet5_relu/2/manifest.json …
 
-A bundle that is given by itself is version 1 of the model that its manifest names.
+A bundle outside a repository is version 1 of the model that its manifest names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _logger = logging.getLogger("dlzoo.serve")
 
 @dataclass(frozen=True, kw_only=True)
 class IndexEntry:
-    """One version of a model: its state, and why it is in it."""
+    """One version of a model: its state and the reason for it."""
 
     name: str
     version: str
@@ -44,20 +44,20 @@ class LoadedVersion:
 
 
 class Repository:
-    """Models by name and version. All methods but the constructor run on the event loop."""
+    """The models by name and version. All methods except the constructor run on the event loop."""
 
     def __init__(
         self, sources: Sequence[Path], settings: ModelSettings, *, keep_versions: int = 1
     ) -> None:
-        """Look at the folders; nothing is loaded yet.
+        """Find the models in the folders; nothing is loaded yet.
 
         Args:
             sources: bundles and model repositories.
             settings: how models are opened and run.
-            keep_versions: how many of a model's versions are served, the newest ones.
+            keep_versions: how many of a model's newest versions to serve.
 
         Raises:
-            ArgumentError: two bundles have one name.
+            ArgumentError: two bundles have the same name.
             BundleError: a folder is neither a bundle nor a model repository.
         """
         self.settings = settings
@@ -69,8 +69,8 @@ class Repository:
                 name = Bundle.open(source).manifest.name
                 if name in self._bundles:
                     raise ArgumentError(
-                        f"{source} and {self._bundles[name]} are both named {name!r}, expected one "
-                        "bundle of a name. Put them into a model repository: FOLDER/NAME/VERSION."
+                        f"{source} and {self._bundles[name]} are both named {name!r}, expected "
+                        "different names. Put them into a model repository: FOLDER/NAME/VERSION."
                     )
                 self._bundles[name] = source
             elif models_in(source):
@@ -78,7 +78,7 @@ class Repository:
             else:
                 what = "holds no bundle" if source.is_dir() else "is not a folder"
                 raise BundleError(
-                    f"{source} {what}, expected one, or a model repository with "
+                    f"{source} {what}, expected a bundle, or a model repository with "
                     'MODEL/1/manifest.json. Make a bundle with "dlzoo export".'
                 )
         self._loaded: dict[str, dict[str, ServedModel]] = {}
@@ -89,10 +89,10 @@ class Repository:
         self._retiring: set[asyncio.Task[None]] = set()
 
     def get(self, name: str, version: str = "") -> ServedModel:
-        """The model that answers: of the version asked for, else the newest one.
+        """Find a loaded model: the given version, or else the newest one.
 
         Raises:
-            RefusalError: there is none, or it is not loaded.
+            RefusalError: the model is unknown or not loaded.
         """
         versions = self._loaded.get(name)
         if not versions:
@@ -110,15 +110,15 @@ class Repository:
             ) from None
 
     def models(self) -> list[ServedModel]:
-        """Every loaded version of every model."""
+        """List every loaded version of every model."""
         return [model for versions in self._loaded.values() for model in versions.values()]
 
     def versions_of(self, name: str) -> list[str]:
-        """The loaded versions, the oldest first."""
+        """List the loaded versions of a model, the oldest first."""
         return sorted(self._loaded.get(name, {}), key=int)
 
     def index(self) -> list[IndexEntry]:
-        """Every version that lies in the folders or is loaded."""
+        """List every version that is in the folders or loaded."""
         entries = []
         folders = self._folders()
         for name in sorted(folders.keys() | self._loaded.keys()):
@@ -129,9 +129,7 @@ class Repository:
                 if not reason and state == "UNAVAILABLE":
                     reason = "unloaded"
                 elif reason and state == "READY":
-                    reason = (
-                        f"what was loaded before is served; the new bundle is not: {reason}"
-                    )
+                    reason = f"the bundle loaded before is still served; the new one is not: {reason}"
                 entries.append(
                     IndexEntry(name=name, version=version, state=state, reason=reason)
                 )
@@ -150,10 +148,10 @@ class Repository:
                 raise error
 
     async def load_exactly(self, wanted: Sequence[LoadedVersion]) -> None:
-        """Load what another process of this server has, and nothing else.
+        """Load exactly the versions that another process of this server has.
 
         Raises:
-            DlzooError: a version cannot be served, or its bundle is no longer the same.
+            DlzooError: a version cannot be served, or its bundle has changed.
         """
         async with self._lock:
             folders = self._folders()
@@ -161,7 +159,7 @@ class Repository:
             for one in wanted:
                 folder = folders.get(one.name, {}).get(one.version)
                 if folder is None:
-                    raise BundleError(f"{one.name} version {one.version} has gone.")
+                    raise BundleError(f"{one.name} version {one.version} no longer exists.")
                 model = await self._load_version(one.name, one.version, folder, None)
                 self._loaded.setdefault(one.name, {})[one.version] = model
                 if model.digest != one.digest:
@@ -170,15 +168,15 @@ class Repository:
                     )
 
     def loaded_versions(self) -> list[LoadedVersion]:
-        """What is loaded, of every model the version first that answers."""
+        """List the loaded versions, of each model first the one that answers by default."""
         return [LoadedVersion(m.name, m.version, m.digest) for m in self.models()]
 
     async def load(self, name: str) -> None:
-        """Load a model, or load it again where its bundle has changed.
+        """Load a model, or load it again if its bundle has changed.
 
         Raises:
-            RefusalError: there is no such model, or its newest version cannot be served; what was
-                loaded before still is.
+            RefusalError: the model is unknown, or its newest version cannot be served; the versions
+                loaded before stay loaded.
         """
         async with self._lock:
             if name not in self._folders():
@@ -190,13 +188,13 @@ class Repository:
                 return
             versions = self.versions_of(name)
             still = f". Version {versions[-1]} is still served" if versions else ""
-            raise RefusalError(f"failed to load {name!r}: {self._told(error)}{still}")
+            raise RefusalError(f"failed to load {name!r}: {self._without_paths(error)}{still}")
 
     async def unload(self, name: str) -> None:
-        """Take no new requests for a model, and let it go when it has answered the others.
+        """Stop accepting requests for a model, and release it when it has answered the others.
 
         Raises:
-            RefusalError: there is no such model.
+            RefusalError: the model is unknown.
         """
         async with self._lock:
             if name not in self._folders() and name not in self._loaded:
@@ -206,7 +204,7 @@ class Repository:
                 self._retire(model)
 
     async def poll(self) -> None:
-        """Look at the folders: load what is new or changed, unload what has gone."""
+        """Check the folders: load new and changed models, unload deleted ones."""
         async with self._lock:
             folders = self._folders()
             for name in [name for name in self._loaded if name not in folders]:
@@ -216,7 +214,7 @@ class Repository:
                 await self._refresh(name)
 
     async def close(self) -> None:
-        """Answer what has come, then let every model go."""
+        """Answer the requests in progress, then release every model."""
         for model in self.models():
             self._retire(model)
         self._loaded.clear()
@@ -225,7 +223,7 @@ class Repository:
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     async def _refresh(self, name: str) -> DlzooError | None:
-        """Bring a model to its newest versions; the error of the newest one that was refused."""
+        """Load a model's newest versions; return the error of the newest one that was refused."""
         folders = self._folders().get(name, {})
         loaded = self._loaded.get(name, {})
         served: dict[str, ServedModel] = {}
@@ -239,7 +237,7 @@ class Repository:
                 )
             except DlzooError as error:
                 newest_error = newest_error or error
-                # One that was proved goes on serving, whatever lies in its folder now.
+                # The proved version stays in service, whatever its folder holds now.
                 if version in loaded:
                     served[version] = loaded[version]
         if not served:
@@ -253,7 +251,7 @@ class Repository:
     async def _load_version(
         self, name: str, version: str, folder: Path, loaded: ServedModel | None
     ) -> ServedModel:
-        # A folder that was refused is tried again when anything in it has changed, not before.
+        # A folder that was refused is tried again only after something in it has changed.
         contents = folder_contents(folder)
         bad_contents, reason = self._failed.get((name, version), ("", ""))
         if reason and bad_contents == contents:
@@ -268,7 +266,7 @@ class Repository:
             )
         except DlzooError as error:
             _logger.warning("%s version %s is not loaded: %s", name, version, error)
-            self._failed[name, version] = (contents, self._told(error))
+            self._failed[name, version] = (contents, self._without_paths(error))
             raise
         model.start()
         self._failed.pop((name, version), None)
@@ -281,14 +279,14 @@ class Repository:
         task.add_done_callback(self._retiring.discard)
 
     def _folders(self) -> dict[str, dict[str, Path]]:
-        """Every model's versions and where they lie."""
+        """Find every model's versions and their folders."""
         found = {name: {"1": path} for name, path in self._bundles.items()}
         for repository in self._repositories:
             for name, versions in models_in(repository).items():
                 found.setdefault(name, versions)
         return found
 
-    def _told(self, error: Exception) -> str:
+    def _without_paths(self, error: Exception) -> str:
         known = [*self._repositories, *self._bundles.values()]
         folders = [str(path) for path in (*known, *(path.resolve() for path in known))]
         return without_paths(str(error), *folders)

@@ -28,11 +28,11 @@ from dlzoo.runtime.session.cores import num_cores
 from dlzoo.runtime.session.custom_ops import AUTO, Kernels
 from dlzoo.runtime.session.session import Session, open_session
 
-#: A run shorter than this stays on the event loop: it holds others up for less time than reading a
-#: request does, and a thread would cost as much processor time again (0.22 against 0.12 ms).
+#: A run shorter than this stays on the event loop: it delays others for less time than reading a
+#: request does, and a thread would nearly double the processor time (0.22 instead of 0.12 ms).
 _INLINE_BELOW_S = 0.0002
-#: Threads that wait for work in a loop take the time of those that read requests: on two busy cores
-#: MobileNetV2 then takes 1.7 times as long, and as much more processor time.
+#: Threads that spin while they wait for work take time from those that read requests: on two busy
+#: cores MobileNetV2 then takes 1.7 times as long, with as much more processor time.
 _SESSION_CONFIG = {"session.intra_op.allow_spinning": "0"}
 _WARM_UP_RUNS = 5
 _WARM_UP_S = 0.25
@@ -40,7 +40,17 @@ _WARM_UP_S = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """How models are opened and run; ``num_processes`` of one server share the cores."""
+    """How models are opened and run.
+
+    Attributes:
+        provider: the provider to run on.
+        allow_fallback: let ONNX Runtime use another provider.
+        native_library: a library of kernels for operators of domain ``dlzoo``, ``auto`` or ``off``.
+        num_threads: threads of one run; None chooses them automatically.
+        num_processes: how many processes of the server share the cores.
+        refuse_non_finite: refuse inputs with NaN or infinities.
+        batching: how requests wait and are joined.
+    """
 
     provider: str = "cpu"
     allow_fallback: bool = False
@@ -52,7 +62,7 @@ class ModelSettings:
 
 
 class ServedModel:
-    """One version of a model; :meth:`load` gives one that has proved itself."""
+    """One version of a model; :meth:`load` returns one that has passed its proof."""
 
     def __init__(
         self,
@@ -81,7 +91,7 @@ class ServedModel:
 
     @classmethod
     def load(cls, name: str, version: str, path: Path, settings: ModelSettings) -> ServedModel:
-        """Open a bundle, replay its proof, and run it until it is warm. Takes its time.
+        """Open a bundle, replay its proof, and run it until it is warm; this takes seconds.
 
         Raises:
             DlzooError: the bundle is damaged, fails its proof, or cannot be run here.
@@ -105,7 +115,7 @@ class ServedModel:
         model = cls(name, version, bundle, session, settings, digest=digest)
         model._warm_up()
         if model._inline_elements and settings.num_threads is None:
-            # Waking other threads takes longer than such a run.
+            # Waking other threads would take longer than such a short run.
             model._session = _open(bundle, settings, 1)
             model._warm_up()
         if manifest_digest(path) != digest:
@@ -114,7 +124,7 @@ class ServedModel:
         return model
 
     def start(self) -> None:
-        """Begin to take requests, on the running event loop."""
+        """Begin to accept requests, on the running event loop."""
         self._batcher = Batcher(
             self._run,
             is_batchable=self.signature.batch_symbol is not None,
@@ -124,11 +134,11 @@ class ServedModel:
 
     @property
     def custom_ops(self) -> dict[str, Kernels]:
-        """How the operators of domain ``dlzoo`` run."""
+        """How each operator of domain ``dlzoo`` runs."""
         return self._session.custom_ops
 
     async def infer(self, inputs: Inputs, deadline: float) -> Arrays:
-        """Answer one request: outputs by name.
+        """Answer one request; return the outputs by name.
 
         Raises:
             RefusalError: the inputs do not fit, the queue is full, or the deadline has passed.
@@ -152,7 +162,7 @@ class ServedModel:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep the model until the block ends, though another takes its place meanwhile."""
+        """Keep the model until the block ends, even if another one replaces it meanwhile."""
         self._num_users += 1
         try:
             yield
@@ -165,7 +175,7 @@ class ServedModel:
         return self._batcher.num_waiting if self._batcher is not None else 0
 
     async def retire(self) -> None:
-        """Answer what has come, then let the session go. No new request may come."""
+        """Answer the requests in progress, then release the session; no new request may arrive."""
         while self._num_users:
             await asyncio.sleep(0.01)
         if self._batcher is not None:
@@ -173,7 +183,7 @@ class ServedModel:
             self._batcher.close()
 
     def runs_inline(self, arrays: Iterable[Array]) -> bool:
-        """A request of these arrays would run on the event loop, at once."""
+        """Whether a request of these arrays would run on the event loop, at once."""
         return (
             self._inline_elements > 0
             and self._batcher is not None
@@ -187,23 +197,23 @@ class ServedModel:
         try:
             return self._session.run(
                 {
-                    # A part of a request's body may lie at any address.
+                    # A view of a request's body may start at any address.
                     name: array if array.flags.aligned else array.copy()
                     for name, array in arrays.items()
                 }
             )
         except ArgumentError as error:
-            raise RefusalError(self._told(error)) from None
+            raise RefusalError(self._without_paths(error)) from None
         except DlzooError as error:
-            raise RefusalError(self._told(error), Reason.INTERNAL) from None
+            raise RefusalError(self._without_paths(error), Reason.INTERNAL) from None
 
-    def _told(self, error: Exception) -> str:
+    def _without_paths(self, error: Exception) -> str:
         return without_paths(
             str(error), str(self.bundle.path), str(self.bundle.path.resolve())
         )
 
     def _warm_up(self) -> None:
-        """Run golden inputs: the first runs allocate, the others say how long one takes."""
+        """Run golden inputs: the first runs allocate memory, the others measure how long one takes."""
         golden = min(self.bundle.golden_sets(), key=lambda golden: golden.batch)
         arrays: Arrays = {name: np.asarray(array) for name, array in golden.inputs.items()}
         seconds: list[float] = []
@@ -215,7 +225,7 @@ class ServedModel:
             self._inline_elements = sum(array.size for array in arrays.values())
 
     def metadata(self, versions: list[str]) -> dict[str, Any]:
-        """The protocol's model metadata."""
+        """Return the protocol's model metadata."""
         return {
             "name": self.name,
             "versions": versions,
@@ -243,18 +253,18 @@ def _open(bundle: Bundle, settings: ModelSettings, num_threads: int | None) -> S
 
 
 def _num_threads(settings: ModelSettings) -> int | None:
-    """Threads of one run; None is one per core."""
+    """Choose the number of threads of one run; None stands for one per core."""
     if settings.num_threads is not None or settings.num_processes == 1:
         return settings.num_threads
-    # Each process with a thread per core would make them wait for each other.
+    # Processes that each have a thread per core would wait for each other.
     return max(1, num_cores() // settings.num_processes)
 
 
 def manifest_digest(path: Path) -> str:
-    """What tells one content of a bundle's folder from another: its manifest names every file's hash.
+    """Hash a bundle's manifest, which holds every file's hash and so identifies the content.
 
     Raises:
-        BundleError: there is no manifest.
+        BundleError: the manifest cannot be read.
     """
     try:
         return hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
@@ -265,7 +275,7 @@ def manifest_digest(path: Path) -> str:
 
 
 def _with_texts(name: str, array: Any) -> Any:
-    """ONNX Runtime takes texts: bytes become those, which must be UTF-8."""
+    """Decode bytes to the texts that ONNX Runtime takes; they must be UTF-8."""
     if array.dtype != np.object_:
         return array
     try:

@@ -1,4 +1,4 @@
-"""What a served model takes and gives, in the protocol's words, and whether a request fits it."""
+"""The inputs and outputs of a served model in the protocol's terms, and the check of a request."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ class TensorInfo:
 
     @property
     def shape(self) -> list[int]:
-        """The sizes as the protocol writes them: -1 where they vary."""
+        """The sizes as the protocol writes them: -1 for one that varies."""
         return [-1 if isinstance(size, str) else size for size in self.dims]
 
     @classmethod
     def of(cls, spec: TensorSpec, model: str) -> TensorInfo:
-        """An input or output that a manifest declares."""
+        """Convert an input or output that a manifest declares.
+
+        Raises:
+            BundleError: its dtype cannot be served.
+        """
         datatype = DATATYPES.get(spec.dtype)
         # ONNX Runtime's Python interface takes and gives NumPy arrays, which have no bfloat16.
         if datatype is None or datatype == "BF16":
@@ -44,18 +48,18 @@ class TensorInfo:
 
 
 class Signature:
-    """The inputs and outputs of a model, with the range of every symbol that was proved.
+    """The inputs and outputs of a model, with the allowed range of every symbol.
 
-    ``batch_symbol`` names the axis along which requests may be joined: the first one of every
-    input and output and no other; None where there is no such axis.
+    ``batch_symbol`` names the axis along which requests may be joined: the first axis of every
+    input and output and no other one; None if there is no such axis.
     """
 
     def __init__(self, manifest: Manifest, *, max_batch: int) -> None:
-        """Read it from a manifest.
+        """Read the signature from a manifest.
 
         Args:
-            manifest: the bundle's.
-            max_batch: the most samples of one request, and of requests run together.
+            manifest: the bundle's manifest.
+            max_batch: the most samples of one request, and of one batch.
 
         Raises:
             BundleError: an input or output has a dtype that cannot be served.
@@ -84,10 +88,10 @@ class Signature:
         return symbol if isinstance(symbol, str) and symbol not in inner else None
 
     def check(self, inputs: Inputs) -> int:
-        """Make sure that a request's inputs are what the model takes.
+        """Make sure that a request's inputs fit the model.
 
         Returns:
-            How many samples it has: the size of the batch axis, 1 where there is none.
+            The number of samples: the size of the batch axis, or 1 without one.
 
         Raises:
             RefusalError: an input is missing, unknown, or of another datatype or shape.
@@ -148,7 +152,7 @@ class Signature:
         """Make sure that no input holds NaN or an infinity.
 
         Raises:
-            RefusalError: one does.
+            RefusalError: an input does.
         """
         for name, (_, array) in inputs.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -1,4 +1,4 @@
-"""What a model has done since it was loaded: counts, durations, batch sizes, latencies."""
+"""Statistics of a model since it was loaded: counts, durations, batch sizes, latencies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Upper ends of the latency histogram's buckets, seconds.
+#: Upper bounds of the latency histogram's buckets, in seconds.
 LATENCY_BUCKETS_S = (
     *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
     *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
@@ -18,22 +18,22 @@ _COMPUTE = ("compute_input", "compute_infer", "compute_output")
 
 @dataclass(slots=True)
 class Duration:
-    """How often something happened, and how long it took in all."""
+    """How often something happened, and how long it took in total."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, ns: int, count: int = 1) -> None:
-        """Count it."""
+        """Count one event, or several that took ``ns`` together."""
         self.count += count
         self.ns += ns
 
     def join(self, other: Duration) -> None:
-        """Add what another process counted."""
+        """Add the counts of another process."""
         self.add(other.ns, other.count)
 
     def to_json(self) -> dict[str, int]:
-        """As the statistics extension writes it."""
+        """Return the values as the statistics extension writes them."""
         return {"count": self.count, "ns": self.ns}
 
 
@@ -76,7 +76,7 @@ class Statistics:
         record.compute_input.add(input_ns)
         record.compute_infer.add(infer_ns)
         record.compute_output.add(output_ns)
-        # Of requests run together each one waits for the whole run.
+        # Each request of a batch waits for the whole run.
         self.compute_input.add(input_ns * num_requests, num_requests)
         self.compute_infer.add(infer_ns * num_requests, num_requests)
         self.compute_output.add(output_ns * num_requests, num_requests)
@@ -92,7 +92,7 @@ class Statistics:
 
     @classmethod
     def joined(cls, parts: Sequence[Statistics]) -> Statistics:
-        """The counts of several processes in one."""
+        """Add up the counts of several processes."""
         total = cls()
         for part in parts:
             total.last_inference_ms = max(total.last_inference_ms, part.last_inference_ms)
@@ -110,7 +110,7 @@ class Statistics:
         return total
 
     def to_json(self, name: str, version: str) -> dict[str, Any]:
-        """One entry of ``model_stats``, as the statistics extension has it."""
+        """Build one entry of ``model_stats``, as the statistics extension defines it."""
         return {
             "name": name,
             "version": version,

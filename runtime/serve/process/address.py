@@ -1,4 +1,4 @@
-"""Where a server listens."""
+"""The address that a server listens on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dlzoo.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Address:
-    """A host and a port; port 0 is any free one."""
+    """A host and a port; port 0 stands for any free one."""
 
     host: str
     port: int
@@ -19,11 +19,15 @@ class Address:
         return f"{host}:{self.port}"
 
     @classmethod
-    def parse(cls, text: str, option: str) -> Address | None:
-        """Read ``HOST:PORT``; ``off`` is None.
+    def parse(cls, text: str, argument: str) -> Address | None:
+        """Read ``HOST:PORT``; ``off`` gives None.
+
+        Args:
+            text: what the user gave.
+            argument: the argument's name, for messages.
 
         Raises:
-            ArgumentError: it is neither.
+            ArgumentError: the text is neither.
         """
         if text == "off":
             return None
@@ -31,6 +35,6 @@ class Address:
         host = host.removeprefix("[").removesuffix("]")
         if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
             raise ArgumentError(
-                f"{option} is {text!r}, expected HOST:PORT or off, such as 127.0.0.1:8000."
+                f"`{argument}` is {text!r}, expected HOST:PORT or off, such as 127.0.0.1:8000."
             )
         return cls(host, int(port))

@@ -1,4 +1,4 @@
-"""The event loop that serves: uvloop's where there is one."""
+"""The event loop that serves: uvloop's if it is installed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 
 def run_until_complete(work: Coroutine[Any, Any, None]) -> None:
-    """Run a server to its end, as ``asyncio.run`` does; on the main thread.
+    """Run a server to its end, as ``asyncio.run`` does, on the main thread.
 
-    A KeyboardInterrupt in uvloop's own first or last steps would leave a loop that can neither go on
-    nor be closed: Ctrl-C waits until the work begins, or the loop is closed.
+    A KeyboardInterrupt in uvloop's own first or last steps would leave a loop that can neither run
+    nor be closed: Ctrl-C is held back until the work begins, or the loop is closed.
     """
     held: list[int] = []
     handler = signal.getsignal(signal.SIGINT)
 
     def hold_interrupts() -> None:
-        if callable(handler):  # nobody has SIGINT ignored
+        if callable(handler):  # not if SIGINT is ignored
             signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
 
     async def begin() -> None:

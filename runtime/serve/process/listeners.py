@@ -1,4 +1,4 @@
-"""The HTTP and the gRPC side of a process: bound, started, and stopped without losing a request."""
+"""The HTTP and gRPC servers of a process: bound, started, and stopped without losing a request."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from dlzoo.runtime.serve.process.settings import ServerSettings
 from dlzoo.runtime.serve.process.sockets import BACKLOG, bound_socket, cannot_listen
 from dlzoo.runtime.serve.served import Served
 
-#: Calls that are answered or wait, over all models; beyond it gRPC itself says RESOURCE_EXHAUSTED.
+#: The most calls that run or wait, over all models; beyond it gRPC answers RESOURCE_EXHAUSTED.
 _MAX_GRPC_CALLS = 1024
 
 
 class Listeners:
-    """What a process listens on."""
+    """The HTTP and gRPC servers of one process."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Take the ports, on the running event loop; clients wait until :meth:`start`.
+        """Bind the ports, on the running event loop; clients wait until :meth:`start`.
 
         Raises:
             ArgumentError: a port is taken.
@@ -37,9 +37,7 @@ class Listeners:
         self._settings = settings
         self._socket = None
         if settings.http is not None:
-            self._socket = bound_socket(
-                "--http", settings.http, is_shared=settings.shares_ports
-            )
+            self._socket = bound_socket("http", settings.http, is_shared=settings.shares_ports)
             self._socket.listen(BACKLOG)
         self._http: uvicorn.Server | None = None
         self._http_task: asyncio.Task[None] | None = None
@@ -52,7 +50,7 @@ class Listeners:
 
     @property
     def http_url(self) -> str | None:
-        """Where HTTP is served."""
+        """The URL of the HTTP server; None if it is off."""
         if self._socket is None or self._settings.http is None:
             return None
         address = Address(self._settings.http.host, self._socket.getsockname()[1])
@@ -60,11 +58,11 @@ class Listeners:
 
     @property
     def grpc_address(self) -> str | None:
-        """Where gRPC is served."""
+        """The address of the gRPC server; None if it is off."""
         return str(self._grpc_address) if self._grpc_address else None
 
     async def start(self, served: Served) -> None:
-        """Answer requests."""
+        """Begin to answer requests."""
         self._service = HttpService(served)
         if self._socket is not None:
             self._http = _http_server(self._service, self._settings)
@@ -76,7 +74,7 @@ class Listeners:
             await self._grpc.start()
 
     async def stop(self) -> None:
-        """Stop listening, and wait for what has been taken."""
+        """Stop listening, and finish the requests that have arrived."""
         waits: list[Any] = []
         if self._http is not None and self._http_task is not None:
             self._http.should_exit = True
@@ -86,7 +84,7 @@ class Listeners:
         await asyncio.gather(*waits)
 
     def close(self) -> None:
-        """Let ports and threads go."""
+        """Release ports and threads."""
         if self._socket is not None:
             self._socket.close()
         if self._service is not None:
@@ -94,7 +92,7 @@ class Listeners:
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the server has them."""
+    """uvicorn without its signal handlers: dlzoo's server handles signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -102,12 +100,12 @@ class _HttpServer(uvicorn.Server):
 
 
 def http_url(settings: ServerSettings, address: Address) -> str:
-    """The URL of an address."""
+    """Build the URL of an address."""
     return f"{'https' if settings.tls_cert is not None else 'http'}://{address}"
 
 
 def check_certificate(settings: ServerSettings) -> None:
-    """Refuse what HTTP and gRPC would each refuse in their own way, or not at all.
+    """Check the certificate and its key, which HTTP and gRPC would check differently or not at all.
 
     Raises:
         ArgumentError: the certificate or its key cannot be used.
@@ -124,7 +122,7 @@ def check_certificate(settings: ServerSettings) -> None:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ArgumentError(
-            f"--tls-cert and --tls-key cannot be used: {reason}. "
+            f"`tls_cert` and `tls_key` cannot be used: {reason}. "
             "Give a PEM certificate and its unencrypted key."
         ) from None
 
@@ -152,14 +150,14 @@ def _grpc_server(settings: ServerSettings) -> tuple[Any, Address | None]:
     if settings.grpc is None:
         return None, None
     if not settings.shares_ports:
-        # gRPC itself would say three lines of its own on stderr.
-        bound_socket("--grpc", settings.grpc).close()
+        # For a port that is in use, gRPC itself would print three lines on stderr.
+        bound_socket("grpc", settings.grpc).close()
     server = grpc.aio.server(
         maximum_concurrent_rpcs=_MAX_GRPC_CALLS,
         options=[
             ("grpc.max_receive_message_length", settings.limits.request_bytes),
             ("grpc.max_send_message_length", -1),
-            # Unless it is meant, a second server would share the port without a word.
+            # By default a second server would silently share the port.
             ("grpc.so_reuseport", int(settings.shares_ports)),
         ],
     )
@@ -173,5 +171,5 @@ def _grpc_server(settings: ServerSettings) -> tuple[Any, Address | None]:
     except RuntimeError:
         port = 0
     if not port:
-        raise cannot_listen("--grpc", settings.grpc, OSError(0, "the address is in use"))
+        raise cannot_listen("grpc", settings.grpc, OSError(0, "the address is in use"))
     return server, Address(settings.grpc.host, port)

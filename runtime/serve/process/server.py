@@ -1,4 +1,4 @@
-"""Start, serve until a signal comes, and stop without losing a request: in one process."""
+"""Serve in one process: start, answer until a signal arrives, and stop without losing a request."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ async def serve(
         sources: bundles and model repositories.
         model_settings: how models are opened and run.
         settings: addresses and limits.
-        keep_versions: how many versions of a model are served.
-        on_ready: is told when requests are answered.
+        keep_versions: how many versions of a model to serve.
+        on_ready: called as soon as requests are answered.
 
     Raises:
-        DlzooError: an address is taken, or a model cannot be served.
+        DlzooError: an address is in use, or a model cannot be served.
     """
     stop = StopSignals()
     check_certificate(settings)
-    # The ports first: where one is taken, nothing is loaded in vain.
+    # Bind the ports first, so that nothing is loaded if one is in use.
     with contextlib.closing(Listeners(settings)) as listeners:
         repository = Repository(sources, model_settings, keep_versions=keep_versions)
         served = Served(
@@ -67,15 +67,15 @@ async def serve(
             polling = asyncio.create_task(_poll(repository, settings.poll_s))
             await stop.wait()
             polling.cancel()
-            _logger.info("no longer ready; answering what has come")
+            _logger.info("no longer ready; finishing the requests in progress")
             served.is_ready = False
             await stop.delay(settings.drain_delay_s)
 
 
 @contextlib.asynccontextmanager
 async def taking_requests(served: Served, listeners: Listeners) -> AsyncIterator[None]:
-    """Answer requests inside the block; its end waits for what has come."""
-    # Decoders warn through a filter of the whole process, so it is set once for all threads.
+    """Answer requests inside the block; its end waits for the requests in progress."""
+    # Warnings of decoders are filtered per process, so the filter is set once for all threads.
     with decoder_warnings():
         await listeners.start(served)
         giving_back = asyncio.create_task(_give_back_memory(served.budget))
@@ -92,12 +92,12 @@ async def _poll(repository: Repository, every_s: float) -> None:
         await asyncio.sleep(every_s)
         try:
             await repository.poll()
-        except Exception:  # a folder that cannot be read now may be readable next time
+        except Exception:  # a folder that cannot be read now may be readable the next time
             _logger.exception("polling failed")
 
 
 async def _give_back_memory(budget: ByteBudget) -> None:
-    """After many bytes of requests at a time, and when none are left, memory goes to the system."""
+    """Return memory to the system when many bytes of requests were held and none are left."""
     while True:
         await asyncio.sleep(_GIVE_BACK_EVERY_S)
         if budget.is_idle and budget.take_peak() >= _GIVE_BACK_FROM_BYTES:

@@ -1,26 +1,36 @@
-"""What a server is told when it starts, and what it tells when it is ready."""
+"""The settings that a server starts with, and the addresses that it reports when it is ready."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlzoo.runtime.serve.limits import Limits
+from dlzoo.runtime.serve.limits import ServerLimits
 from dlzoo.runtime.serve.process.address import Address
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    """What a server listens on, and what it lets clients do.
+    """The addresses of a server, and what it lets clients do.
 
-    ``drain_delay_s`` is how long it says that it is not ready, and still takes new work, before it
-    stops listening; ``drain_timeout_s`` how long it then waits for what it has taken.
-    ``shares_ports``: other processes may listen on the same ports, too.
+    Attributes:
+        http: the address for HTTP; None for no HTTP.
+        grpc: the address for gRPC; None for no gRPC.
+        limits: the limits on requests.
+        api_key: the key that clients must send; None for none.
+        tls_cert: a PEM certificate; with it both protocols use TLS.
+        tls_key: the certificate's unencrypted key.
+        fixed_models: whether clients may not load or unload models.
+        poll_s: seconds between checks of the folders for new versions; 0 for never.
+        drain_delay_s: how long the server reports that it is not ready, and still accepts requests,
+            before it stops listening.
+        drain_timeout_s: how long it then waits for the requests in progress.
+        shares_ports: whether other processes may listen on the same ports.
     """
 
     http: Address | None
     grpc: Address | None
-    limits: Limits = field(default_factory=Limits)
+    limits: ServerLimits = field(default_factory=ServerLimits)
     api_key: str | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -33,7 +43,7 @@ class ServerSettings:
 
 @dataclass(frozen=True)
 class Listening:
-    """Where a server listens, and what it serves: (model, version)."""
+    """The addresses of a running server, and its models as (name, version)."""
 
     http: str | None
     grpc: str | None

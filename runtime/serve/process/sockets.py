@@ -1,4 +1,4 @@
-"""Ports that are bound, or refused in one line."""
+"""Bind ports, with a one-line error if that fails."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from dlzoo.runtime.serve.process.address import Address
 BACKLOG = 1024
 
 
-def bound_socket(option: str, address: Address, *, is_shared: bool = False) -> socket.socket:
-    """A socket that has an address, and does not listen yet.
+def bound_socket(argument: str, address: Address, *, is_shared: bool = False) -> socket.socket:
+    """Bind a socket to an address; it does not listen yet.
 
     Args:
-        option: which option gave the address.
-        address: port 0 is any free one.
-        is_shared: other sockets that say so, too, may have the same address.
+        argument: the name of the argument that holds the address, for messages.
+        address: the address; port 0 stands for any free one.
+        is_shared: whether other sockets that are also shared may have the same address.
 
     Raises:
-        ArgumentError: the address cannot be had.
+        ArgumentError: the address is unavailable.
     """
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise cannot_listen(option, address, error) from None
+        raise cannot_listen(argument, address, error) from None
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,14 +35,14 @@ def bound_socket(option: str, address: Address, *, is_shared: bool = False) -> s
         bound.bind(place)
     except OSError as error:
         bound.close()
-        raise cannot_listen(option, address, error) from None
+        raise cannot_listen(argument, address, error) from None
     return bound
 
 
-def cannot_listen(option: str, address: Address, error: OSError) -> ArgumentError:
-    """The one line for an address that cannot be had."""
+def cannot_listen(argument: str, address: Address, error: OSError) -> ArgumentError:
+    """Make the error for an unavailable address."""
     reason = (error.strerror or str(error)).lower()
     return ArgumentError(
-        f"The server cannot listen on {address} ({option}): {reason}. "
-        "Stop what listens there, or give another address; port 0 takes any free one."
+        f"The server cannot listen on {address} (`{argument}`): {reason}. "
+        "Stop the program that listens there, or give another address; port 0 takes any free one."
     )

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, as something that can be waited for."""
+"""Wait for SIGTERM and SIGINT on the event loop."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class StopSignals:
-    """Notes the signals that end a server."""
+    """Records the signals that end a server."""
 
     def __init__(self) -> None:
-        """Catch them, on the running event loop."""
+        """Begin to catch the signals, on the running event loop."""
         self._event = asyncio.Event()
         self._numbers: list[signal.Signals] = []
         loop = asyncio.get_running_loop()
@@ -25,11 +25,14 @@ class StopSignals:
         self._event.set()
 
     async def wait(self) -> None:
-        """Wait for the first one."""
+        """Wait for the first signal."""
         await self._event.wait()
 
     async def is_done_before(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do something unless a signal comes first, which leaves it undone; its errors are raised."""
+        """Run ``work``, and return whether it ended before a signal, which cancels it.
+
+        Its errors are raised.
+        """
         task = asyncio.ensure_future(work)
         signalled = asyncio.ensure_future(self._event.wait())
         try:
@@ -43,9 +46,9 @@ class StopSignals:
         return True
 
     async def delay(self, seconds: float) -> None:
-        """Give load balancers, which look now and then, time to see that the server ends.
+        """Give load balancers, which check from time to time, time to see that the server ends.
 
-        A second signal, or Ctrl-C, does not wait for them.
+        A second signal, or Ctrl-C, ends the delay at once.
         """
         if self._numbers == [signal.SIGTERM]:
             self._event.clear()

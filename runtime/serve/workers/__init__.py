@@ -1,6 +1,6 @@
-"""Several processes that serve the same models on the same ports, and one that looks after them.
+"""Several processes that serve the same models on the same ports, and their supervisor.
 
-    supervisor       holds the ports, starts workers, passes on what concerns all, replaces what ended
+    supervisor       holds the ports, starts workers, forwards calls to all, replaces ended ones
     worker_process   a worker as the supervisor sees it
     worker           a whole server: its own sessions, queues and limits
     channel          calls between the two, over a socket pair

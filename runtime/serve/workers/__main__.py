@@ -15,7 +15,7 @@ async def _run(end: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    # Whoever signals a whole group of processes means the supervisor, which ends its workers.
+    # A signal to the whole process group is for the supervisor, which ends its workers.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     run_until_complete(_run(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""Calls between two processes that trust each other, over a socket pair: pickles with a length."""
+"""Calls between two processes that trust each other: pickles with a length, over a socket pair."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from dlzoo.runtime.protocol.refusal import Reason, RefusalError
 
 _logger = logging.getLogger("dlzoo.serve")
 _LENGTH = struct.Struct("!I")
-#: Answers a call of the other side: its name and arguments.
+#: Called with the name and the arguments of a call from the other side.
 Answer = Callable[..., Awaitable[Any]]
 
 
 class ChannelClosedError(Exception):
-    """The other process has ended."""
+    """Raised when the other process has ended."""
 
 
 class Channel:
-    """One end: it calls, and answers calls, on one event loop."""
+    """One end of a channel, which calls the other side and answers its calls, on one event loop."""
 
     def __init__(self, answer: Answer) -> None:
-        """Prepare it.
+        """Prepare the end.
 
         Args:
-            answer: is called with the name and the arguments of each call that comes.
+            answer: called with the name and the arguments of each call from the other side.
         """
         self._answer = answer
         self._numbers = itertools.count()
@@ -50,8 +50,8 @@ class Channel:
         """Call the other side.
 
         Raises:
-            ChannelClosedError: it has ended, or ends before it answers.
-            RefusalError, DlzooError: what the call raised there.
+            ChannelClosedError: the other process has ended, or ends before it answers.
+            RefusalError, DlzooError: the error that the call raised there.
         """
         if self.closed.is_set():
             raise ChannelClosedError
@@ -64,7 +64,7 @@ class Channel:
             del self._waiting[number]
 
     def close(self) -> None:
-        """End it; calls that wait raise :class:`ChannelClosedError`."""
+        """Close the channel; waiting calls raise :class:`ChannelClosedError`."""
         if self._writer is not None:
             self._writer.close()
 
@@ -88,7 +88,7 @@ class Channel:
                     else:
                         self._waiting[number].set_result(value)
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the other process has ended, which its callers are told below
+            pass  # the other process has ended: the callers get that error below
         finally:
             self.closed.set()
             for future in self._waiting.values():
@@ -106,17 +106,17 @@ class Channel:
 
 
 def _to_send(error: Exception) -> Exception:
-    """An error that can be pickled, and that the other side knows."""
+    """Convert an error to one that can be pickled, and that the other side knows."""
     if isinstance(error, RefusalError):
         return RefusalError(str(error), error.reason, retry_after_s=error.retry_after_s)
     if isinstance(error, DlzooError):
-        # Without its class, which may want more than a message, and what hangs on it, such as a report.
-        told = DlzooError(str(error))
-        told.exit_code = error.exit_code
-        return told
+        # Without its class, which may need more than a message, and its attributes, such as a report.
+        plain = DlzooError(str(error))
+        plain.exit_code = error.exit_code
+        return plain
     if isinstance(error, ChannelClosedError):
         return RefusalError(
-            "a process of this server has just ended; ask again", Reason.UNAVAILABLE
+            "a process of this server has just ended. Try again", Reason.UNAVAILABLE
         )
     _logger.error("a call between processes failed: %s", describe_exception(error))
     return RefusalError("internal error; the server's log says more", Reason.INTERNAL)

@@ -1,4 +1,4 @@
-"""Starts workers, passes on what concerns all of them, and replaces one that has ended."""
+"""The supervisor starts workers, forwards calls to all of them, and replaces one that has ended."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ async def serve_with_workers(
         model_settings: how models are opened and run in each process.
         settings: addresses, and limits of each process.
         num_workers: how many processes.
-        keep_versions: how many versions of a model are served.
-        on_ready: is told when requests are answered.
+        keep_versions: how many versions of a model to serve.
+        on_ready: called as soon as requests are answered.
 
     Raises:
-        DlzooError: an address is taken, or a model cannot be served.
+        DlzooError: an address is in use, or a model cannot be served.
     """
     if sys.platform != "linux":
         raise ArgumentError(
-            f"--workers is {num_workers}, expected 1 on {sys.platform}: only Linux spreads the "
-            "connections of one port over several processes. Put a proxy before several servers."
+            f"`num_workers` is {num_workers}, expected 1 on {sys.platform}: only Linux spreads the "
+            "connections of one port over several processes. Put a proxy in front of several servers."
         )
     stop = StopSignals()
     check_certificate(settings)
     with _held_ports(settings) as settings:
-        told = WorkerSettings(
+        worker_settings = WorkerSettings(
             name="",
             sources=[source.resolve() for source in sources],
             model_settings=dataclasses.replace(model_settings, num_processes=num_workers),
-            settings=settings,
+            server_settings=settings,
             keep_versions=keep_versions,
         )
-        supervisor = Supervisor(told, num_workers)
+        supervisor = Supervisor(worker_settings, num_workers)
         try:
             if not await stop.is_done_before(supervisor.start()):
                 return
@@ -77,7 +77,7 @@ async def serve_with_workers(
             address = str(settings.grpc) if settings.grpc else None
             on_ready(Listening(http=url, grpc=address, models=versions))
             await stop.wait()
-            _logger.info("no longer ready; answering what has come")
+            _logger.info("no longer ready; finishing the requests in progress")
             await supervisor.retire()
             await stop.delay(settings.drain_delay_s)
             await supervisor.stop(settings.drain_timeout_s + _KILL_AFTER_S)
@@ -87,44 +87,44 @@ async def serve_with_workers(
 
 @contextlib.contextmanager
 def _held_ports(settings: ServerSettings) -> Iterator[ServerSettings]:
-    """Take the ports and let workers share them: the settings with the ports' numbers.
+    """Hold the ports inside the block, for workers to share; yields the settings with their numbers.
 
-    A socket that does not listen gets no connections, and keeps the port when no worker is there.
+    A socket that does not listen gets no connections, but keeps the port while no worker is running.
     """
     with contextlib.ExitStack() as stack:
 
-        def hold(option: str, address: Address | None) -> Address | None:
+        def hold(argument: str, address: Address | None) -> Address | None:
             if address is None:
                 return None
-            # Alone first: who is willing to share a port may have it together with a stranger.
-            with bound_socket(option, address) as alone:
+            # Exclusively first: a shared port could also be shared with an unrelated program.
+            with bound_socket(argument, address) as alone:
                 alone.listen()
                 port = alone.getsockname()[1]
             address = Address(address.host, port)
-            stack.enter_context(bound_socket(option, address, is_shared=True))
+            stack.enter_context(bound_socket(argument, address, is_shared=True))
             return address
 
         yield dataclasses.replace(
             settings,
-            http=hold("--http", settings.http),
-            grpc=hold("--grpc", settings.grpc),
+            http=hold("http", settings.http),
+            grpc=hold("grpc", settings.grpc),
             shares_ports=True,
         )
 
 
 class Supervisor:
-    """Keeps workers that all have the same models."""
+    """Runs workers that all have the same models."""
 
-    def __init__(self, told: WorkerSettings, num_workers: int) -> None:
-        self._told = told
+    def __init__(self, worker_settings: WorkerSettings, num_workers: int) -> None:
+        self._worker_settings = worker_settings
         self._workers = [WorkerProcess(str(i + 1), self._answer) for i in range(num_workers)]
         self._chores: list[asyncio.Task[None]] = []
-        #: Held while models change and while a worker joins, so that none misses a change.
+        #: Held while models change and while a worker joins, so that no worker misses a change.
         self._change = asyncio.Lock()
         self.loaded: list[LoadedVersion] = []
 
     async def start(self) -> None:
-        """Start every worker and let them listen when all of them are ready.
+        """Start every worker, and let all listen as soon as all are ready.
 
         Raises:
             DlzooError: a model cannot be served.
@@ -142,19 +142,19 @@ class Supervisor:
         self._chores.append(asyncio.create_task(self._poll()))
 
     async def retire(self) -> None:
-        """Let every worker say that it is not ready."""
+        """Let every worker report that it is not ready."""
         for chore in self._chores:
             chore.cancel()
         await self._call_all("retire")
 
     async def stop(self, timeout_s: float) -> None:
-        """Let every worker answer what has come, and end."""
+        """Let every worker finish its requests, and end."""
         await self._call_all("stop")
         waits = [asyncio.ensure_future(worker.wait()) for worker in self._workers]
         await asyncio.wait(waits, timeout=timeout_s)
 
     def kill(self) -> None:
-        """End at once what is left."""
+        """Kill the workers that are left."""
         for chore in self._chores:
             chore.cancel()
         for worker in self._workers:
@@ -163,7 +163,7 @@ class Supervisor:
     async def _begin(self, worker: WorkerProcess, call: str, *arguments: Any) -> Any:
         """Start a worker and let it load its models."""
         try:
-            await worker.start(self._told)
+            await worker.start(self._worker_settings)
         except ChannelClosedError:
             raise await self._ended(worker) from None
         return await self._ask(worker, call, *arguments)
@@ -182,7 +182,7 @@ class Supervisor:
         )
 
     async def _call_all(self, name: str) -> list[Any]:
-        """Call every worker that lives; those that end meanwhile answer nothing."""
+        """Call every running worker; the answers leave out workers that end meanwhile."""
         answers = await asyncio.gather(
             *(worker.channel.call(name) for worker in self._workers), return_exceptions=True
         )
@@ -193,14 +193,14 @@ class Supervisor:
                 raise answer
         return [answer for answer in answers if not isinstance(answer, ChannelClosedError)]
 
-    # What a worker asks for, on behalf of a client
+    # Calls from a worker, on behalf of a client
 
     async def _answer(self, name: str, *arguments: Any) -> Any:
         if name in ("load", "unload"):
             async with self._change:
                 return await self._change_all(name, *arguments)
         if name == "index":
-            return await self._first_living().channel.call("index")
+            return await self._first_running().channel.call("index")
         assert name == "counts", name
         counts: list[ProcessCounts] = await self._call_all("counts")
         return counts
@@ -209,9 +209,9 @@ class Supervisor:
         """Change the models of every worker, if the first one finds something to change.
 
         Raises:
-            RefusalError: it refuses.
+            RefusalError: the first one refuses.
         """
-        first = self._first_living()
+        first = self._first_running()
         change: Change = await first.channel.call(call, *arguments)
         has_changed, self.loaded = change.loaded != self.loaded, change.loaded
         if has_changed:
@@ -224,33 +224,33 @@ class Supervisor:
         try:
             change: Change = await worker.channel.call(call, *arguments)
             if change.loaded != self.loaded:
-                # Who takes its place loads what the others have.
+                # Its replacement will load what the others have.
                 _logger.warning("worker %s did not follow and is replaced", worker.name)
                 worker.is_leaving = True
                 await worker.channel.call("stop")
         except ChannelClosedError:
             _logger.warning("worker %s ended while models changed", worker.name)
 
-    def _first_living(self) -> WorkerProcess:
+    def _first_running(self) -> WorkerProcess:
         for worker in self._workers:
             if not (worker.is_leaving or worker.channel.closed.is_set()):
                 return worker
         raise RefusalError("no process of this server is ready", Reason.UNAVAILABLE)
 
     async def _poll(self) -> None:
-        every_s = self._told.settings.poll_s
+        every_s = self._worker_settings.server_settings.poll_s
         while every_s:
             await asyncio.sleep(every_s)
             try:
                 async with self._change:
                     await self._change_all("poll")
-            except Exception:  # a folder that cannot be read now may be readable next time
+            except Exception:  # a folder that cannot be read now may be readable the next time
                 _logger.exception("polling failed")
 
     # Replacing workers
 
     async def _keep(self, index: int) -> None:
-        """Put another worker in the place of one that has ended, again and again."""
+        """Replace the worker at this index whenever it ends."""
         pause_s = _FIRST_PAUSE_S
         while True:
             worker = self._workers[index]
@@ -261,7 +261,7 @@ class Supervisor:
             if asyncio.get_running_loop().time() - since_s > _LONGEST_PAUSE_S:
                 pause_s = _FIRST_PAUSE_S
             while self._workers[index] is worker:
-                # One that ends as soon as it is there must not keep the machine busy.
+                # A worker that ends as soon as it starts must not keep the machine busy.
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 try:

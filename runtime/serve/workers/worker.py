@@ -24,20 +24,20 @@ from dlzoo.runtime.serve.workers.channel import Channel
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """What a worker is told when it starts; the ports in ``settings`` are numbers, not 0."""
+    """The settings that a worker starts with; the ports in ``server_settings`` are never 0."""
 
     name: str
     sources: Sequence[Path]
     model_settings: ModelSettings
-    settings: ServerSettings
+    server_settings: ServerSettings
     keep_versions: int
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a worker serves after a call that changes it, and what was refused.
+    """The models of a worker after a call that may change them, and the call's refusal.
 
-    Both may be: a load that refuses the newest version may have found a newer one than before.
+    Both can change: a load that refuses the newest version may still load a newer one than before.
     """
 
     loaded: list[LoadedVersion]
@@ -45,7 +45,7 @@ class Change:
 
 
 class SupervisorControl:
-    """The control of a server that is several processes: the supervisor's."""
+    """The control of a server with several processes, which asks the supervisor."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -59,60 +59,60 @@ class SupervisorControl:
         await self._channel.call("unload", name)
 
     async def index(self) -> list[IndexEntry]:
-        """Every version that lies in the folders or is loaded, and why it is not."""
+        """List every version that is in the folders or loaded."""
         entries: list[IndexEntry] = await self._channel.call("index")
         return entries
 
     async def counts(self) -> list[ProcessCounts]:
-        """What each worker counted."""
+        """Return the counts of each worker."""
         counts: list[ProcessCounts] = await self._channel.call("counts")
         return counts
 
 
 class Worker:
-    """Answers requests as a server does, and the supervisor's calls.
+    """A server that also answers the supervisor's calls.
 
-    The calls come in this order: ``configure``; ``load_all`` or ``load_exactly``; ``listen``; any of
+    The calls arrive in this order: ``configure``; ``load_all`` or ``load_exactly``; ``listen``; any of
     ``load``, ``unload``, ``poll``, ``index``, ``counts``; ``retire``; ``stop``.
     """
 
     def __init__(self) -> None:
         self._channel = Channel(self._answer)
-        self._told: WorkerSettings | None = None
+        self._settings: WorkerSettings | None = None
         self._served: Served | None = None
         self._running = contextlib.AsyncExitStack()
         self._stopped = asyncio.Event()
 
     async def run(self, end: socket.socket) -> None:
-        """Serve until the supervisor says stop, or has ended."""
+        """Serve until the supervisor calls ``stop``, or has ended."""
         await self._channel.open(end)
         waits = [
             asyncio.ensure_future(self._stopped.wait()),
             asyncio.ensure_future(self._channel.closed.wait()),
         ]
         await asyncio.wait(waits, return_when="FIRST_COMPLETED")
-        # Without a supervisor, too, what has come is answered.
+        # The requests in progress are finished even if the supervisor has ended.
         await self._running.aclose()
         self._channel.close()
 
     async def _answer(self, name: str, *arguments: Any) -> Any:
         return await getattr(self, f"_{name}")(*arguments)
 
-    async def _configure(self, told: WorkerSettings) -> None:
+    async def _configure(self, settings: WorkerSettings) -> None:
         logging.basicConfig(
-            format=f"%(asctime)s %(levelname)s worker {told.name}: %(message)s",
+            format=f"%(asctime)s %(levelname)s worker {settings.name}: %(message)s",
             level=logging.INFO,
         )
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        self._told = told
+        self._settings = settings
         repository = Repository(
-            told.sources, told.model_settings, keep_versions=told.keep_versions
+            settings.sources, settings.model_settings, keep_versions=settings.keep_versions
         )
         self._served = Served(
             repository,
-            told.settings.limits,
-            api_key=told.settings.api_key,
-            fixed_models=told.settings.fixed_models,
+            settings.server_settings.limits,
+            api_key=settings.server_settings.api_key,
+            fixed_models=settings.server_settings.fixed_models,
             control=SupervisorControl(self._channel),
         )
 
@@ -130,10 +130,10 @@ class Worker:
         return self._repository.loaded_versions()
 
     async def _listen(self) -> None:
-        assert self._told is not None and self._served is not None
-        # Not before: the kernel gives connections to whoever listens.
+        assert self._settings is not None and self._served is not None
+        # Not earlier, because the kernel gives connections to every process that listens.
         listeners = self._running.enter_context(
-            contextlib.closing(Listeners(self._told.settings))
+            contextlib.closing(Listeners(self._settings.server_settings))
         )
         await self._running.enter_async_context(taking_requests(self._served, listeners))
 
@@ -158,8 +158,8 @@ class Worker:
         return await asyncio.to_thread(self._repository.index)
 
     async def _counts(self) -> ProcessCounts:
-        assert self._served is not None and self._told is not None
-        return self._served.counts(self._told.name)
+        assert self._served is not None and self._settings is not None
+        return self._served.counts(self._settings.name)
 
     async def _retire(self) -> None:
         assert self._served is not None

@@ -19,11 +19,11 @@ class WorkerProcess:
     def __init__(self, name: str, answer: Answer) -> None:
         self.name = name
         self.channel = Channel(answer)
-        #: Told to end: what it has loaded is not what the others have.
+        #: Whether it was asked to end, because its models are not those of the others.
         self.is_leaving = False
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self, told: WorkerSettings) -> None:
+    async def start(self, settings: WorkerSettings) -> None:
         """Start the process; nothing is loaded yet."""
         mine, theirs = socket.socketpair()
         with theirs:
@@ -37,15 +37,15 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C in a terminal is for the supervisor
             )
         await self.channel.open(mine)
-        await self.channel.call("configure", dataclasses.replace(told, name=self.name))
+        await self.channel.call("configure", dataclasses.replace(settings, name=self.name))
 
     async def wait(self) -> int:
-        """Wait for its end; its exit status."""
+        """Wait for the process to end, and return its exit status."""
         assert self.process is not None
         return await self.process.wait()
 
     def kill(self) -> None:
-        """End it at once, if it has not ended."""
+        """Kill the process, if it has not ended."""
         self.channel.close()
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -263,7 +263,7 @@ def test_the_probes_are_the_servers_own(deployed) -> None:
 def test_the_dashboard_asks_for_what_the_server_counts(deployed, bundle: Bundle) -> None:
     import asyncio
 
-    from dlzoo.runtime.serve.limits import Limits
+    from dlzoo.runtime.serve.limits import ServerLimits
     from dlzoo.runtime.serve.metrics import metrics_text
     from dlzoo.runtime.serve.models.repository import Repository
     from dlzoo.runtime.serve.models.served_model import ModelSettings
@@ -272,7 +272,7 @@ def test_the_dashboard_asks_for_what_the_server_counts(deployed, bundle: Bundle)
     async def names() -> set[str]:
         repository = Repository([bundle.path], ModelSettings())
         await repository.load_all()
-        text = metrics_text(await Served(repository, Limits()).control.counts()).decode()
+        text = metrics_text(await Served(repository, ServerLimits()).control.counts()).decode()
         await repository.close()
         return {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 

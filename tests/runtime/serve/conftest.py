@@ -1,4 +1,4 @@
-"""One server with small models, for all tests that only ask it things."""
+"""One server with small models, for all tests that do not change it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]
 
 @pytest.fixture(scope="session")
 def machine_folder(server: ServingProcess) -> str:
-    """What no answer may hold: where the bundles lie."""
+    """The folder of the bundles, which no answer may contain."""
     return str(Path(server.log_path).parent)
 
 

@@ -27,7 +27,7 @@ many = settings(ON_DISK, max_examples=500)
 
 
 class Loader:
-    """The process of bundle_loader.py; another one where it has died."""
+    """The process of bundle_loader.py; a new one if it has died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -83,7 +83,7 @@ def right(loader: Loader, sound: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def copy(sound: Path) -> Path:
-    """Where each example damages a copy; one place, and one with the sound bundle's name."""
+    """The folder in which each example damages a copy, under the sound bundle's name."""
     return sound.parent / "copy" / "sound"
 
 
@@ -93,14 +93,14 @@ def made_anew(copy: Path, sound: Path) -> None:
 
 
 def check_refusal(answer: dict[str, Any]) -> bool:
-    """Whether it was refused, and then in one line that somebody can read."""
+    """Whether the bundle was refused; checks that the refusal is one readable line."""
     if "refused" not in answer:
         event("served")
         return False
     event("refused")
     said = answer["refused"]
     assert 0 < len(said.splitlines()) == 1 and len(said) < 700, said
-    assert "cannot be loaded" not in said, said  # what nobody had thought of
+    assert "cannot be loaded" not in said, said  # the message for unforeseen errors
     assert answer["status"] in (1, 2)
     return True
 
@@ -150,7 +150,7 @@ def check_damaged_files(
     if check_refusal(answer):
         return
     is_same = (copy / name).exists() and (copy / name).read_bytes() == before
-    # The manifest itself has no hash: a digit of the mean or a letter of a label is believed.
+    # The manifest itself has no hash: a changed digit of the mean, or letter of a label, is accepted.
     if str(name) == "manifest.json" and not is_same:
         assert answer["scores"] == right["scores"]
     else:
@@ -175,7 +175,7 @@ def test_many_damaged_files(
     check_damaged_files(data, loader, sound, copy, right)
 
 
-# -- JSON that is whole and wrong -------------------------------------------------------------------
+# -- JSON that is well-formed and wrong --------------------------------------------------------------
 
 ODD: list[Any] = [
     *(None, True, -1, 0, 1, 2, 10**30, -(10**30), 1e308, float("inf"), float("nan"), 0.5),
@@ -185,7 +185,7 @@ ODD: list[Any] = [
 
 
 def places_in(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value, the hashes of files but for one apart."""
+    """The path of every value, but of the hashes of files only one."""
     entries = enumerate(document) if isinstance(document, list) else document.items()
     for key, value in entries:
         if path == ("files",) and key != "model.onnx":
@@ -235,7 +235,7 @@ def test_much_wrong_json(
     check_wrong_json(data, loader, sound, copy, right)
 
 
-# -- a manifest that agrees with the damage: what hashes cannot tell ---------------------------------
+# -- a manifest that agrees with the damage, which hashes cannot find --------------------------------
 
 
 def check_hashed_damage(
@@ -250,7 +250,7 @@ def check_hashed_damage(
     write_manifest(copy, Bundle.open(copy).manifest)
     answer = loader.load(copy)
     if not check_refusal(answer):
-        # Weights may be off by what the noise floor allows, and by no more.
+        # Weights may deviate by no more than the noise floor allows.
         for got, expected in zip(
             answer["scores"]["scores"], right["scores"]["scores"], strict=True
         ):

@@ -23,7 +23,7 @@ UNLOAD = "/v2/repository/models/{model}/unload"
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServingProcess]:
-    """A server of its own: what is unloaded here nobody else misses."""
+    """A separate server, because its models are unloaded here."""
     folder = tmp_path_factory.mktemp("fuzzed")
     bundles = (mean_bundle(folder / "mean").path, every_dtype_bundle(folder / "every").path)
     limits = ("--max-request-mib", "2", "--max-json-mib", "1", "--threads", "1")
@@ -39,7 +39,7 @@ def document(fuzzed: ServingProcess) -> dict[str, Any]:
 
 @pytest.fixture
 def fuzz(fuzzed: ServingProcess, tmp_path: Path) -> Callable[..., int]:
-    """Run schemathesis; every check that the document does not rule out must pass."""
+    """Run schemathesis; every check that applies to the document must pass."""
 
     def run(document: dict[str, Any], *options: str, **settings: Any) -> int:
         (tmp_path / "openapi.json").write_text(json.dumps(document))
@@ -47,7 +47,7 @@ def fuzz(fuzzed: ServingProcess, tmp_path: Path) -> Callable[..., int]:
             # 501: shared memory, 504: the request's own timeout. 500 and 503 are never right here.
             "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "501", "504"]},
         }
-        # What a model does not take is refused, though the protocol's schema allows it.
+        # A model refuses some requests that the protocol's schema allows.
         of_models = {
             "include-path-regex": "/(infer|classify)$",
             "checks": {"positive_data_acceptance": {"enabled": False}},
@@ -124,7 +124,7 @@ def test_unloading(fuzz: Callable[..., int], document: dict[str, Any]) -> None:
 
 
 def allow_null(schema: dict[str, Any]) -> None:
-    """Where a key may be absent, null is as good as nothing."""
+    """Allow null for every key that may be absent."""
     if "items" in schema:
         allow_null(schema["items"])
     for key, value in schema.get("properties", {}).items():
@@ -134,7 +134,7 @@ def allow_null(schema: dict[str, Any]) -> None:
 
 
 def narrowed(document: dict[str, Any]) -> dict[str, Any]:
-    """The document of a model: whatever it allows must be answered, whatever not be refused."""
+    """The document of one model: it must answer what the document allows, and refuse the rest."""
     request = document["components"]["schemas"]["InferRequest"]["properties"]
     request["inputs"]["maxItems"] = 1
     tensor = request["inputs"]["items"]
@@ -147,9 +147,7 @@ def narrowed(document: dict[str, Any]) -> dict[str, Any]:
         "data": {"type": "array", "minItems": 64, "maxItems": 64, "items": number},
         "parameters": {"type": "object"},
     }
-    flag = {
-        "type": ["boolean", "null"]
-    }  # null is nothing, as for every key that may be absent
+    flag = {"type": ["boolean", "null"]}  # null stands for an absent key
     request["outputs"]["maxItems"] = 1
     request["outputs"]["items"]["properties"] = {
         "name": {"const": "scores"},

@@ -1,4 +1,4 @@
-"""Damaged requests over HTTP and gRPC: refused in one line, or answered as what was sent says."""
+"""Damaged requests over HTTP and gRPC: refused in one line, or answered correctly."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def client(server: ServingProcess) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def call(server: ServingProcess) -> Iterator[Callable[[bytes], Any]]:
-    """ModelInfer, of any bytes at all."""
+    """The call ModelInfer, with any bytes."""
     import grpc
 
     with grpc.insecure_channel(server.grpc) as channel:
@@ -60,7 +60,7 @@ def call(server: ServingProcess) -> Iterator[Callable[[bytes], Any]]:
 
 @pytest.fixture
 def neighbours(server: ServingProcess) -> Iterator[None]:
-    """Somebody else's requests all the while, alone and in batches: each gets its own answer."""
+    """Send sound requests meanwhile, alone and in batches: each gets its own answer."""
     stop, wrong, answered = threading.Event(), [], 0
 
     def ask() -> None:
@@ -170,7 +170,7 @@ def test_grpc(call: Callable[[bytes], Any], machine_folder: str, raw: bytes) -> 
     assert is_mean_of(got.reshape(-1, 2), sent)
 
 
-def test_a_stream_of_what_is_no_message(server: ServingProcess) -> None:
+def test_a_stream_of_unreadable_messages(server: ServingProcess) -> None:
     import grpc
 
     with grpc.insecure_channel(server.grpc) as channel:
@@ -182,7 +182,7 @@ def test_a_stream_of_what_is_no_message(server: ServingProcess) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             next(call(iter([b"\0"])))
     assert caught.value.code().name == "INVALID_ARGUMENT"
-    assert "not the message that this call takes" in caught.value.details()
+    assert "not the message that this call expects" in caught.value.details()
 
 
 def test_nothing_was_logged(server: ServingProcess) -> None:

@@ -1,4 +1,4 @@
-"""Tensors on the wire: every datatype back and forth, and nothing else gets through."""
+"""Tensors on the wire: every datatype is sent and read back, anything else is refused."""
 
 import json
 import math
@@ -121,7 +121,7 @@ HUGE = 10**400
 @pytest.mark.parametrize(
     ("datatype", "shape", "data", "message"),
     [
-        ("FP32", (2,), [1.0], "has 1 elements of data, its shape says 2"),
+        ("FP32", (2,), [1.0], "has 1 elements of data, its shape needs 2"),
         ("FP32", (2,), [], "has 0 elements of data"),
         ("FP32", (1,), None, "has no list 'data'"),
         ("FP32", (1,), "AAAA", "has no list 'data'"),

@@ -26,7 +26,7 @@ def client(server: ServingProcess) -> Iterator[triton.InferenceServerClient]:
 
 @pytest.fixture(scope="module")
 def stub(server: ServingProcess) -> Iterator[Any]:
-    """The bare calls, for what the client would not send."""
+    """The bare calls, for requests that the client would not send."""
     import grpc
 
     with grpc.insecure_channel(server.grpc) as channel:
@@ -163,13 +163,13 @@ def twice() -> Any:
 )  # fmt: skip
 def test_requests_that_do_not_fit(stub: Any, make: Any, code: str, details: str) -> None:
     got_code, got_details = refused(stub.ModelInfer, make())
-    if got_code == "RESOURCE_EXHAUSTED":  # beyond the limit of a message: gRPC's own words
+    if got_code == "RESOURCE_EXHAUSTED":  # beyond the limit of a message: gRPC's own text
         assert "larger than max" in got_details
         return
     assert got_code == code and details in got_details
 
 
-def test_what_the_server_does_not_do(stub: Any) -> None:
+def test_unsupported_calls(stub: Any) -> None:
     code, _ = refused(
         stub.SystemSharedMemoryStatus, service_pb2.SystemSharedMemoryStatusRequest()
     )

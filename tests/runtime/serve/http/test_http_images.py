@@ -1,4 +1,4 @@
-"""Images over HTTP at a real server: their classes, and what is no image."""
+"""Images over HTTP at a real server: their classes, and bodies that are not images."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 
-def picture(value: int, kind: str = "PNG", size: tuple[int, int] = (16, 8)) -> bytes:
+def image_file(value: int, kind: str = "PNG", size: tuple[int, int] = (16, 8)) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, (value, value, value)).save(file, kind)
     return file.getvalue()
@@ -18,7 +18,7 @@ def picture(value: int, kind: str = "PNG", size: tuple[int, int] = (16, 8)) -> b
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_images_become_classes(client: httpx.Client, kind: str) -> None:
     for value, label in ((250, "bright"), (5, "dark")):
-        answer = client.post("/v2/models/mean/classify?k=1", content=picture(value, kind))
+        answer = client.post("/v2/models/mean/classify?k=1", content=image_file(value, kind))
         assert answer.status_code == 200, answer.text
         (best,) = answer.json()["classes"]
         assert best["label"] == label and best["score"] > 0.9
@@ -42,17 +42,17 @@ def png_bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        (b"", 400, "no image that can be read"),
+        (b"", 400, "cannot be read as an image"),
         (b"GIF89a not really", 400, "expected JPEG, PNG or WebP"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 400, "no image"),
-        (picture(9)[:45], 400, "cannot be read as an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 400, "cannot be read as an image"),
+        (image_file(9)[:45], 400, "cannot be read as an image"),
         (png_bomb(2000, 2000), 413, "more than 1,000,000 pixels"),
         (png_bomb(100_000, 100_000), 413, "more than 1,000,000 pixels"),
         (png_bomb(1000, 1000), 400, "cannot be read as an image"),
-        (png_bomb(1, 900_000), 413, "as it is or resized"),
+        (png_bomb(1, 900_000), 413, "as sent or resized"),
     ],
 )
-def test_what_is_no_image(
+def test_bodies_that_are_not_images(
     client: httpx.Client, machine_folder: str, body: bytes, status: int, message: str
 ) -> None:
     answer = client.post("/v2/models/mean/classify", content=body)
@@ -60,9 +60,11 @@ def test_what_is_no_image(
     assert message in answer.json()["error"] and machine_folder not in answer.text
 
 
-def test_classify_says_what_it_cannot_do(client: httpx.Client) -> None:
-    answer = client.post("/v2/models/every_dtype/classify", content=picture(1))
+def test_classify_refuses_models_without_images_and_bad_k(client: httpx.Client) -> None:
+    answer = client.post("/v2/models/every_dtype/classify", content=image_file(1))
     assert answer.status_code == 400 and "how images become" in answer.json()["error"]
     for k in ("0", "-1", "a", "1.5", "1000000"):
-        answer = client.post("/v2/models/mean/classify", params={"k": k}, content=picture(1))
+        answer = client.post(
+            "/v2/models/mean/classify", params={"k": k}, content=image_file(1)
+        )
         assert answer.status_code == 400 and "expected 1 to 999,999" in answer.json()["error"]

@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON and binary parts that fit, and every way in which they do not."""
+"""Bodies of requests: JSON and binary parts, sound and broken."""
 
 import gzip
 import json
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from dlzoo.runtime.protocol.refusal import Reason, RefusalError, without_paths
 from dlzoo.runtime.serve.http.http_body import decompressed
 from dlzoo.runtime.serve.http.http_infer import parse_request, response_body
-from dlzoo.runtime.serve.limits import Limits
+from dlzoo.runtime.serve.limits import ServerLimits
 from dlzoo.runtime.serve.models.infer_request import OutputTensor
 from tests.support.served_bundles import binary_request
 
-LIMITS = Limits(json_bytes=10_000)
+LIMITS = ServerLimits(json_bytes=10_000)
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
@@ -38,12 +38,12 @@ def test_binary_parts_follow_the_json_in_order() -> None:
 
 def test_a_truncated_binary_part_is_refused() -> None:
     body, size = binary_request({"x": ("FP32", X)})
-    assert "should have 24 bytes of binary data, and 23 are left" in str(
+    assert "should have 24 bytes of binary data, but only 23 are left" in str(
         refused(body[:-1], str(size))
     )
     assert "1 bytes follow the last input" in str(refused(body + b"\0", str(size)))
-    assert "and the body has" in str(refused(body, str(len(body) + 1)))
-    assert "no whole number" in str(refused(body, "-5"))
+    assert "but the body has" in str(refused(body, str(len(body) + 1)))
+    assert "not a whole number" in str(refused(body, "-5"))
     assert "not JSON" in str(refused(body, str(size - 1)))
 
 
@@ -54,18 +54,18 @@ def entry(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "is no JSON object"),
+        ([], "is not a JSON object"),
         ({}, "no list 'inputs'"),
         ({"inputs": []}, "no list 'inputs'"),
         ({"inputs": {"x": 1}}, "no list 'inputs'"),
-        ({"inputs": [1]}, "is no object"),
+        ({"inputs": [1]}, "is not an object"),
         ({"inputs": [entry(name=None)]}, "no text 'name'"),
         ({"inputs": [entry(), entry()]}, "'x' is given twice"),
         ({"inputs": [entry(datatype="FP33")]}, "expected one of"),
-        ({"inputs": [entry(parameters=[])]}, "'parameters' is no object"),
+        ({"inputs": [entry(parameters=[])]}, "'parameters' is not an object"),
         ({"inputs": [entry(parameters={"binary_data_size": 4})]}, "both 'data' and"),
         ({"inputs": [entry(), {"name": "y", "shape": [1], "datatype": "FP32"}]}, "no list 'data'"),
-        ({"inputs": [entry()], "outputs": 3}, "'outputs' is no list"),
+        ({"inputs": [entry()], "outputs": 3}, "'outputs' is not a list"),
         ({"inputs": [entry()], "outputs": [3]}, "an entry of 'outputs'"),
         ({"inputs": [entry()], "outputs": [{}]}, "no text 'name'"),
         ({"inputs": [entry()], "id": 3}, "no text 'id'"),
@@ -99,13 +99,13 @@ def test_sizes_of_binary_parts_are_whole_numbers() -> None:
     [
         (b"", "not JSON"),
         (b"\xff\xfe\x00", "not"),
-        (b'{"inputs": NaN}', "holds NaN, which JSON has not"),
+        (b'{"inputs": NaN}', "holds NaN, which JSON does not have"),
         (b'{"inputs": -Infinity}', "holds -Infinity"),
         (b"[" * 9000, "nested too deeply"),
         (b'{"inputs": ' + b"9" * 5000 + b"}", "not JSON: Exceeds the limit"),
     ],
 )
-def test_what_is_no_json_is_refused(text: bytes, message: str) -> None:
+def test_invalid_json_is_refused(text: bytes, message: str) -> None:
     assert message in str(refused(text))
 
 
@@ -159,8 +159,8 @@ def test_compressed_bodies(encoding: str) -> None:
     assert len(bomb) < 20_000
     for body, message in (
         (bomb, "has 1,001 bytes or more"),
-        (pack(b"abc")[:-2], "is cut off"),
-        (pack(b"abc") + b"x", "more follows"),
+        (pack(b"abc")[:-2], "is incomplete"),
+        (pack(b"abc") + b"x", "other bytes follow"),
         (b"abc", f"is not {encoding}"),
     ):
         with pytest.raises(RefusalError, match=message):

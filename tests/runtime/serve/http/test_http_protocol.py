@@ -1,4 +1,4 @@
-"""An answer's head and body leave together, and memory that requests held is counted."""
+"""An answer's head and body are sent together, and the memory of requests is counted."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from dlzoo.runtime.serve.limits import ByteBudget
 
 
 class Recorder(asyncio.Transport):
-    """Keeps what is written at a time."""
+    """Records each write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Recorder(asyncio.Transport):
         self.closed = True
 
 
-def test_what_is_written_in_one_turn_leaves_together_and_in_order() -> None:
+def test_writes_of_one_turn_are_sent_together_and_in_order() -> None:
     async def main() -> list[bytes]:
         transport = Recorder()
         joined = JoinedWrites(transport)
@@ -56,11 +56,11 @@ def test_nothing_is_lost_when_the_connection_is_closed_in_the_same_turn() -> Non
     assert transport.closed and transport.writes == [b"last words"]
 
 
-def test_the_budget_knows_its_peak() -> None:
+def test_the_budget_reports_its_peak() -> None:
     budget = ByteBudget(100)
     with budget.hold(60):
         assert not budget.is_idle
-        with budget.hold(30), pytest.raises(RefusalError, match="memory limit"):
+        with budget.hold(30), pytest.raises(RefusalError, match="memory for requests is full"):
             budget.hold(11)
     assert budget.is_idle
     assert budget.take_peak() == 90

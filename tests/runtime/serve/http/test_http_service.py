@@ -32,7 +32,7 @@ def test_the_configuration_is_tritons(client: httpx.Client) -> None:
     assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 0
 
 
-def test_what_is_not_there(client: httpx.Client) -> None:
+def test_unknown_addresses_models_and_versions(client: httpx.Client) -> None:
     for address, message in (
         ("/v2/models/nobody", "model 'nobody' is unknown"),
         ("/v2/models/mean/versions/2", "no version '2' loaded"),
@@ -42,7 +42,9 @@ def test_what_is_not_there(client: httpx.Client) -> None:
         answer = client.get(address)
         assert answer.status_code == 404 and message in answer.json()["error"]
     answer = client.get("/v2/models/mean/infer")
-    assert answer.status_code == 405 and "another method" in answer.json()["error"]
+    assert (
+        answer.status_code == 405 and "does not support the method" in answer.json()["error"]
+    )
 
 
 def test_the_deadline_of_a_request(client: httpx.Client) -> None:

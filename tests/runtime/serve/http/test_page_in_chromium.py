@@ -1,4 +1,4 @@
-"""The page at / in a browser: a real photo in, bars out, on a phone and a desktop, with keys alone."""
+"""The page at / in a browser: a photo gets its scores, on a phone and a desktop, by keyboard too."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_photo_gets_its_scores(
         "mean",
         "slow",
     ]
-    assert "does not say how pictures" in page.evaluate("document.body.innerText")
+    assert "does not say how images" in page.evaluate("document.body.innerText")
     page.evaluate(
         "(() => { const m = document.getElementById('model'); m.value = 'mean';"
         " m.dispatchEvent(new Event('change')); })()"
@@ -67,7 +67,7 @@ def test_a_photo_gets_its_scores(
     assert page.problems == []
 
 
-def test_what_is_no_picture_is_said(
+def test_a_file_that_is_not_an_image_gets_a_message(
     page: Page, server: ServingProcess, tmp_path: Path
 ) -> None:
     page.open(f"{server.http}/?second")
@@ -77,16 +77,16 @@ def test_what_is_no_picture_is_said(
         " m.dispatchEvent(new Event('change')); })()"
     )
     page.wait_for("document.getElementById('card-title').textContent.startsWith('mean')")
-    (tmp_path / "notes.png").write_text("not a picture")
+    (tmp_path / "notes.png").write_text("not an image")
     page.choose_file("#file", tmp_path / "notes.png")
     page.wait_for("document.getElementById('message').className === 'bad'")
     message = page.evaluate("document.getElementById('message').textContent")
-    assert message == "The body is no image that can be read, expected JPEG, PNG or WebP."
+    assert message == "The body cannot be read as an image, expected JPEG, PNG or WebP."
     assert page.evaluate("document.querySelectorAll('#scores li').length") == 0
     page.problems.clear()  # the browser logs the status 400
 
 
-def test_keys_alone_reach_everything(page: Page, server: ServingProcess) -> None:
+def test_the_keyboard_reaches_everything(page: Page, server: ServingProcess) -> None:
     page.open(f"{server.http}/?third")
     page.wait_for("!document.getElementById('card').hidden")
     page.evaluate("document.getElementById('file').disabled = false")
@@ -95,7 +95,7 @@ def test_keys_alone_reach_everything(page: Page, server: ServingProcess) -> None
         page.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.getAttribute('href')"))  # fmt: skip
     assert reached[:2] == ["model", "file"] and "/docs" in reached
-    # Who sees where the focus is: the drop zone, as its input is out of sight.
+    # The drop zone shows the focus, because its input is invisible.
     page.evaluate("document.getElementById('file').focus()")
     outline = page.evaluate("getComputedStyle(document.getElementById('drop')).outlineStyle")
     assert outline == "solid"

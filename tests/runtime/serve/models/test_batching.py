@@ -1,4 +1,4 @@
-"""Requests wait and join: nothing is lost, crossed, or made to pay for its neighbours."""
+"""Requests wait and are joined: no answer is lost or crossed, and a bad request fails alone."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ from dlzoo.runtime.serve.models.statistics import Statistics
 
 
 class Doubling:
-    """A model that doubles its input, remembers its batches, and waits where it is told to."""
+    """A model that doubles its input, records its batches, and waits for a gate if it has one."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -68,7 +68,7 @@ async def infer(batcher: Batcher, *values: float, timeout_s: float = 10.0) -> li
 
 
 async def blocked(batcher: Batcher, model: Doubling) -> "asyncio.Task[list[float]]":
-    """A request that the model is busy with until its gate opens."""
+    """A request that keeps the model busy until its gate opens."""
     model.gate.clear()
     task = asyncio.create_task(infer(batcher, 0.0))
     while not model.num_at_once:
@@ -76,7 +76,7 @@ async def blocked(batcher: Batcher, model: Doubling) -> "asyncio.Task[list[float
     return task
 
 
-def test_what_waits_runs_together_and_every_answer_is_its_own() -> None:
+def test_waiting_requests_run_together_and_get_their_own_answers() -> None:
     async def test(batcher: Batcher, model: Doubling, statistics: Statistics) -> None:
         first = await blocked(batcher, model)
         values = [[float(i)] * (1 + i % 3) for i in range(1, 40)]
@@ -109,7 +109,7 @@ def test_without_a_batch_axis_requests_run_alone() -> None:
     assert model.batches == [1] * 6
 
 
-def test_other_shapes_do_not_join() -> None:
+def test_requests_of_different_shapes_are_not_joined() -> None:
     async def test(batcher: Batcher, model: Doubling, statistics: Statistics) -> None:
         first = await blocked(batcher, model)
         deadline = asyncio.get_running_loop().time() + 10
@@ -142,7 +142,7 @@ def test_one_bad_request_fails_alone() -> None:
     assert model.batches == [1, 3, 1, 1, 1]
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+def test_a_full_queue_refuses_and_says_when_to_try_again() -> None:
     async def test(batcher: Batcher, model: Doubling, statistics: Statistics) -> None:
         first = await blocked(batcher, model)
         tasks = [asyncio.create_task(infer(batcher, float(i))) for i in range(3)]
@@ -172,7 +172,7 @@ def test_a_deadline_is_kept_and_the_request_never_runs() -> None:
     assert model.batches == [1]
 
 
-def test_who_goes_away_leaves_the_queue() -> None:
+def test_a_cancelled_request_leaves_the_queue() -> None:
     async def test(batcher: Batcher, model: Doubling, statistics: Statistics) -> None:
         first = await blocked(batcher, model)
         task = asyncio.create_task(infer(batcher, 5.0))

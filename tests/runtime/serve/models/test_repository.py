@@ -1,4 +1,4 @@
-"""Versions come and go: a proved one takes over, a bad one leaves the old one serving."""
+"""Versions change: a proved one takes over, a bad one leaves the old one in service."""
 
 import asyncio
 import shutil
@@ -61,7 +61,7 @@ def test_a_new_version_takes_over(folder: Path) -> None:
     async def test(repository: Repository) -> None:
         assert await score(repository) == pytest.approx(1.0)
         mean_bundle(folder / "mean" / "2", scale=2.0)
-        assert await score(repository) == pytest.approx(1.0)  # nobody has looked yet
+        assert await score(repository) == pytest.approx(1.0)  # before the next poll
         await repository.poll()
         assert await score(repository) == pytest.approx(2.0)
         assert states(repository) == {"mean/1": "UNAVAILABLE", "mean/2": "READY"}
@@ -110,7 +110,7 @@ def test_changed_bytes_leave_the_old_one_serving(folder: Path) -> None:
     run(test, folder)
 
 
-def test_what_is_half_copied_is_tried_again_when_it_is_whole(
+def test_a_half_copied_bundle_is_tried_again_when_it_is_complete(
     folder: Path, tmp_path: Path
 ) -> None:
     whole = mean_bundle(tmp_path / "whole", scale=2.0).path
@@ -147,7 +147,7 @@ def test_a_bundle_that_is_replaced_is_loaded_again(tmp_path: Path) -> None:
         break_model(bundle, hashed=True)
         await repository.poll()
         assert await score(repository) == pytest.approx(3.0)
-        assert "what was loaded before is served" in reason(repository, "1")
+        assert "the bundle loaded before is still served" in reason(repository, "1")
 
     run(test, bundle)
 
@@ -162,7 +162,7 @@ def test_unloading_and_loading(folder: Path) -> None:
             with pytest.raises(RefusalError, match="is not loaded") as caught:
                 repository.get("mean")
             assert caught.value.reason is Reason.NOT_FOUND
-            # Who has it already is still answered.
+            # A request in progress is still answered.
             deadline = asyncio.get_running_loop().time() + 10
             assert (await model.infer(x, deadline))["scores"][0, 0] == pytest.approx(1.0)
         await repository.poll()  # it was unloaded on purpose
@@ -170,12 +170,12 @@ def test_unloading_and_loading(folder: Path) -> None:
         await repository.load("mean")
         assert await score(repository) == pytest.approx(1.0)
 
-    # One that takes long enough to need a thread, which a model that was let go has no more.
+    # A run long enough to need a thread, which an unloaded model no longer has.
     mean_bundle(folder / "mean" / "2", work=6, width=128)
     run(test, folder)
 
 
-def test_a_version_that_was_proved_is_not_given_up_for_an_older_one(folder: Path) -> None:
+def test_a_proved_version_is_not_replaced_by_an_older_one(folder: Path) -> None:
     async def test(repository: Repository) -> None:
         break_model(folder / "mean" / "2", hashed=True)
         await repository.poll()
@@ -186,7 +186,7 @@ def test_a_version_that_was_proved_is_not_given_up_for_an_older_one(folder: Path
     run(test, folder)
 
 
-def test_a_folder_that_goes_away_is_unloaded(folder: Path) -> None:
+def test_a_deleted_folder_is_unloaded(folder: Path) -> None:
     async def test(repository: Repository) -> None:
         shutil.rmtree(folder / "mean")
         await repository.poll()
@@ -206,7 +206,7 @@ def test_unknown_models(folder: Path) -> None:
     run(test, folder)
 
 
-def test_what_holds_no_model_is_refused(tmp_path: Path) -> None:
+def test_folders_without_models_are_refused(tmp_path: Path) -> None:
     for path, what in ((tmp_path, "holds no bundle"), (tmp_path / "no", "is not a folder")):
         with pytest.raises(BundleError, match=what):
             Repository([path], ModelSettings())

@@ -1,4 +1,4 @@
-"""Ctrl-C while the event loop itself starts: the server stops, without a traceback of the loop's."""
+"""Ctrl-C while the event loop itself starts: the server stops without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes of their own: starting, keys, TLS, reloads under load, and ends without loss."""
+"""Servers in their own processes: keys, TLS, reloads under load, and stopping without loss."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def mixed_requests(
 
     async def ask(client: httpx.AsyncClient, stub: object, number: int) -> None:
         value = 1 + number % 997
-        # The mean of each sample tells whose it is.
+        # The mean of each sample identifies it.
         x = np.stack(
             [np.full((1, 8, 8), value + i / 8, np.float32) for i in range(1 + number % 4)]
         )
@@ -150,7 +150,7 @@ def test_polling_finds_new_versions(tmp_path: Path, workers: str) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_answers_what_has_come_and_says_first_that_it_ends(
+def test_sigterm_reports_not_ready_first_and_finishes_requests(
     tmp_path: Path, workers: str
 ) -> None:
     bundle = mean_bundle(tmp_path / "slow", name="slow", work=6).path
@@ -176,7 +176,9 @@ def test_sigterm_answers_what_has_come_and_says_first_that_it_ends(
             assert ready.status_code == 503 and ready.json() == {"ready": False}
             assert client.get("/v2/health/live").status_code == 200
             late = client.post("/v2/models/slow/infer", content=body, headers=headers)
-            assert late.status_code == 200  # still listening, for those who have not looked
+            assert (
+                late.status_code == 200
+            )  # still listening, for clients that have not noticed
         for thread in threads:
             thread.join()
         assert answers == [200] * 6
@@ -185,7 +187,7 @@ def test_sigterm_answers_what_has_come_and_says_first_that_it_ends(
             httpx.get(f"{server.http}/v2/health/live")
 
 
-def test_a_full_queue_says_429_and_when_to_come_back(tmp_path: Path) -> None:
+def test_a_full_queue_answers_429_and_when_to_try_again(tmp_path: Path) -> None:
     bundle = mean_bundle(tmp_path / "slow", name="slow", work=6).path
     arguments = ("--queue-size", "2", "--max-batch", "8", "--threads", "1")
     with serving(bundle, *arguments, folder=tmp_path) as server:
@@ -229,7 +231,9 @@ def test_keys_and_fixed_models(tmp_path: Path) -> None:
                     assert answer.headers["www-authenticate"] == "Bearer"
             assert client.get("/v2", headers=right).status_code == 200
             answer = client.post("/v2/repository/models/mean/unload", headers=right)
-            assert answer.status_code == 403 and "--fixed-models" in answer.json()["error"]
+            assert (
+                answer.status_code == 403 and "does not let clients" in answer.json()["error"]
+            )
         with triton.InferenceServerClient(server.grpc) as grpc_client:
             assert grpc_client.is_server_live()
             with pytest.raises(InferenceServerException, match="API key"):
@@ -280,14 +284,14 @@ def test_tls(tmp_path: Path) -> None:
                 env={**os.environ, variable: certificate},
             )
             assert proved.returncode == 0, proved.stderr
-            # Without the certificate nobody is believed, in one line.
+            # Without the certificate the server is not trusted, in one line.
             refused = subprocess.run(command, capture_output=True, text=True)
             assert refused.returncode == 2
             assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
-            assert f"{url} is not believed" in refused.stderr and variable in refused.stderr
+            assert f"{url} is not trusted" in refused.stderr and variable in refused.stderr
 
 
-def test_no_torch_no_onnx_and_loopback_alone(server: ServingProcess) -> None:
+def test_no_torch_no_onnx_and_only_loopback(server: ServingProcess) -> None:
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "onnxruntime" in maps
     assert "libtorch" not in maps and "/torch/" not in maps and "/onnx/" not in maps

@@ -1,4 +1,4 @@
-"""Calls between two processes: answers, errors, and what is left when one end has gone."""
+"""Calls between two processes: answers, errors, and the end of one process."""
 
 import asyncio
 import socket
@@ -40,7 +40,7 @@ def test_each_call_gets_its_own_answer_in_any_order() -> None:
         return name, number, len(payload)
 
     async def use(caller: Channel, _: Channel) -> None:
-        # Messages longer than a socket's buffer among them.
+        # Some messages are longer than a socket's buffer.
         sizes = [10 ** (i % 7) for i in range(40)]
         calls = [caller.call("n", i, bytes(size)) for i, size in enumerate(sizes)]
         answers = await asyncio.gather(*calls)
@@ -75,7 +75,7 @@ def test_errors_come_as_they_were_raised() -> None:
     with_channels(answer, use)
 
 
-def test_who_waits_is_told_when_the_other_end_has_gone() -> None:
+def test_waiting_calls_fail_when_the_other_process_ends() -> None:
     async def answer(name: str) -> None:
         await asyncio.sleep(60)
 

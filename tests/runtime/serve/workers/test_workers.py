@@ -113,7 +113,7 @@ def test_a_killed_worker_is_replaced_by_one_with_the_same_models(tmp_path: Path)
         assert (
             httpx.post(f"{server.http}/v2/repository/models/other/unload").status_code == 200
         )
-        # It lies there, and nobody has asked for it.
+        # A new version is in the folder, but no client has loaded it.
         mean_bundle(models / "mean" / "2", scale=2.0)
         victim, survivor = worker_pids(server)
         os.kill(victim, signal.SIGKILL)
@@ -126,7 +126,7 @@ def test_a_killed_worker_is_replaced_by_one_with_the_same_models(tmp_path: Path)
                     assert infer(client) == ("1", 3.0)
                 answered += 1
             except httpx.TransportError:
-                lost += 1  # its connection was the killed one's
+                lost += 1  # its connection was to the killed worker
         assert answered > lost
         assert survivor in worker_pids(server) and victim not in worker_pids(server)
         assert "worker 1 ended with exit status -9" in server.log
@@ -138,7 +138,7 @@ def test_a_killed_worker_is_replaced_by_one_with_the_same_models(tmp_path: Path)
             server, lambda client: client.get("/v2/models/other").status_code
         )
         assert set(states) == {404}
-        # And it follows like the others.
+        # The new worker follows changes like the others.
         assert httpx.post(f"{server.http}/v2/repository/models/mean/load").status_code == 200
         assert httpx.post(f"{server.http}/v2/repository/models/other/load").status_code == 200
         assert set(on_every_worker(server, infer)) == {("2", 6.0)}
@@ -190,7 +190,7 @@ def test_a_worker_joins_only_with_what_the_others_serve(tmp_path: Path) -> None:
             with httpx.Client(base_url=server.http, timeout=60) as client:
                 answers[infer(client)] += 1
         assert answers == {("1", 3.0): NUM_CONNECTIONS}
-        # Loaded again, it is what all serve, and the place is taken at the next try.
+        # Loaded again, all serve it, and the next try to replace the worker succeeds.
         assert httpx.post(f"{server.http}/v2/repository/models/mean/load").status_code == 200
         wait_until(lambda: "was replaced" in server.log, 60)
         assert set(on_every_worker(server, infer)) == {("1", 15.0)}
@@ -216,7 +216,7 @@ def run_serve(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def errors_in(stderr: str) -> list[str]:
-    """All lines but those of the workers' log."""
+    """All lines except those of the workers' log."""
     return [
         line for line in stderr.splitlines() if not re.match(r"\d{4}-.* worker \d: ", line)
     ]
@@ -237,7 +237,7 @@ def test_what_cannot_be_served_is_one_line(tmp_path: Path) -> None:
 def test_a_taken_port_is_one_line_and_nothing_is_loaded(tmp_path: Path) -> None:
     bundle = mean_bundle(tmp_path / "mean").path
     with serving(bundle, *WORKERS, folder=tmp_path) as server:
-        # Its workers are willing to share, but not with strangers.
+        # Workers share a port with each other, but not with other programs.
         for option, place in (("--http", server.http.removeprefix("http://")), ("--grpc", server.grpc)):  # fmt: skip
             for workers in ("1", "2"):
                 command = [sys.executable, "-m", "dlzoo", "serve", str(bundle)]

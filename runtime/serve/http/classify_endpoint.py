@@ -1,4 +1,4 @@
-"""Images in, classes out: decoded in threads within limits, then run like any other request."""
+"""Classify image files: decode them in threads within limits, then run them like other requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dlzoo.runtime.protocol.datatypes import Array
 from dlzoo.runtime.protocol.refusal import Reason, RefusalError, without_paths
 from dlzoo.runtime.serve.served import Served
 
-#: Pillow reads many more, by decoders that few people use and fewer have attacked.
+#: Pillow reads many more, but with decoders that are less used and less tested against attacks.
 _FORMATS = ("JPEG", "PNG", "WEBP")
 
 
@@ -36,11 +36,10 @@ class Classifier:
     async def classify(
         self, name: str, version: str, image: bytes, num_classes: int
     ) -> dict[str, Any]:
-        """The best classes of one image.
+        """Find the best classes of one image.
 
         Raises:
-            RefusalError: it is no image that can be read, the model takes none, or there is too much
-                to do.
+            RefusalError: the image cannot be read, the model takes no images, or the server is busy.
         """
         model = self._served.repository.get(name, version)
         with model.in_use():
@@ -72,7 +71,7 @@ class Classifier:
     async def _decode(self, image: bytes, manifest: Manifest) -> Array:
         if self._num_decoding >= self._limits.decode_queue_size:
             raise RefusalError(
-                f"{self._num_decoding} images wait to be decoded. Try again later",
+                f"{self._num_decoding} images are waiting to be decoded. Try again later",
                 Reason.BUSY,
                 retry_after_s=1,
             )
@@ -80,7 +79,7 @@ class Classifier:
         task = asyncio.get_running_loop().run_in_executor(
             self._threads, _decode, image, manifest, self._limits.image_pixels
         )
-        # Counted until the thread is done with it, whether or not anybody still waits.
+        # Counted until the thread is done with it, even if the client no longer waits.
         task.add_done_callback(self._note_decoded)
         try:
             async with asyncio.timeout(self._limits.timeout_s):
@@ -91,10 +90,10 @@ class Classifier:
     def _note_decoded(self, task: asyncio.Future[Array]) -> None:
         self._num_decoding -= 1
         if not task.cancelled():
-            task.exception()  # nobody may be left to be told
+            task.exception()  # or Python warns that nobody read it
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Release the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -104,21 +103,21 @@ def takes_images(manifest: Manifest) -> bool:
 
 
 def _decode(image: bytes, manifest: Manifest, max_pixels: int) -> Array:
-    """The network's input from an image file; its size is looked at before anything is decoded."""
+    """Prepare the network's input from an image file, whose size is checked before decoding."""
     try:
         with Image.open(io.BytesIO(image), formats=_FORMATS) as header:
             width, height = header.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(max_pixels) from None
-    # Damaged headers raise nearly everything: OSError, SyntaxError, ValueError, struct.error, …
+    # Damaged headers raise almost anything: OSError, SyntaxError, ValueError, struct.error, …
     except Exception:
         raise RefusalError(
-            "the body is no image that can be read, expected JPEG, PNG or WebP"
+            "the body cannot be read as an image, expected JPEG, PNG or WebP"
         ) from None
     try:
         assert manifest.preprocessing is not None
         geometry = ImageSpec.from_mapping(manifest.preprocessing)
-        # One that is long and narrow is small, and huge when its shorter side is resized.
+        # A long and narrow image is small, but huge when its shorter side is enlarged.
         resized_height, resized_width = geometry.resized_size(height, width)
         if max(width * height, resized_height * resized_width) > max_pixels:
             raise _too_many_pixels(max_pixels)
@@ -131,5 +130,5 @@ def _decode(image: bytes, manifest: Manifest, max_pixels: int) -> Array:
 
 def _too_many_pixels(max_pixels: int) -> RefusalError:
     return RefusalError(
-        f"the image has more than {max_pixels:,} pixels, as it is or resized", Reason.TOO_LARGE
+        f"the image has more than {max_pixels:,} pixels, as sent or resized", Reason.TOO_LARGE
     )
