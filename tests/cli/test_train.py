@@ -95,7 +95,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
         (["lenet5_relu", "--set", "data.validation=1"], "data.validation"),
         (
             ["lenet5_relu", "--set", "data.validation=0", "--set", "loop.patience=3"],
-            "loop.patience needs images to judge by",
+            "loop.patience needs validation images",
         ),
         (["lenet5_relu", "--resume", "run"], "uses the run's own recipe"),
         (["--resume", "nowhere"], "nowhere is no training run"),
