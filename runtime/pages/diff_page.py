@@ -1,4 +1,4 @@
-"""The report page of a bundle with the layers as ``dlzoo diff`` has just measured them."""
+"""The report page of a bundle, with the errors of layers that ``dlzoo diff`` has measured."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dlzoo.runtime.session.run_settings import AS_WRITTEN
 
 
 def diff_page(report: DiffReport, bundle: Bundle) -> str:
-    """The page's HTML: what the bundle's parity.json holds, and the layers of a comparison.
+    """Build the page from the bundle's parity.json and the layers of a comparison.
 
-    Where the two differ the verdict is ``fail``, whatever was proved of the bundle before.
+    If the two differ, the verdict is ``fail``, whatever parity.json says.
 
     Args:
         report: the bundle against the network that it was exported from.
@@ -33,7 +33,7 @@ def diff_page(report: DiffReport, bundle: Bundle) -> str:
 
 
 def layers_of_diff(report: DiffReport, golden_sets: Sequence[GoldenSet]) -> LayerErrors:
-    """Every value that was compared, with the settings and the inputs."""
+    """Collect every value that was compared, with the settings and the inputs."""
     settings = report.attribution.settings if report.attribution else AS_WRITTEN
     wrong = [judgement for judgement in report.judgements if not judgement]
     kind = (wrong or list(report.judgements))[0].kind
@@ -54,5 +54,7 @@ def layers_of_diff(report: DiffReport, golden_sets: Sequence[GoldenSet]) -> Laye
             )
             for check in report.checks
         ),
-        reason="" if report.checks else "no value of the model has a partner in the network",
+        reason=""
+        if report.checks
+        else "no value of the model has a counterpart in the network",
     )

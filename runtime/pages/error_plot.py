@@ -1,6 +1,7 @@
 """The plot of report.html: the error of every layer, in graph order, against the noise floor.
 
-Places along x are shares of the width, so the plot fills any screen while its text keeps its size.
+Positions along x are percentages of the width, so the plot fills any screen while its text keeps its
+size.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Layer = Mapping[str, Any]
 
 #: Pixels: the lane above the plot for the worst layer's name, the plot, and the room below it.
 _LANE, _HEIGHT, _BELOW = 26, 240, 8
-#: What is always shown, and beyond what points sit on the edge.
+#: The range of rho2 that is always shown, and the range beyond which points lie on the edge.
 _SHOWN = (0.3, 10.0)
 _LEAST, _MOST = 1e-3, 1e6
 #: Lines of the grid.
@@ -24,29 +25,27 @@ _LADDER = tuple(float(f"{factor}e{n}") for n in range(-3, 7) for factor in (1, 3
 _NUM_WORST = 5
 #: Marks nearer than this share of the width would overlap on a phone.
 _CLOSE_PERCENT, _CLOSE_PIXELS = 4.5, 14.0
-#: The width of a character on a phone, as a share of the plot's.
-_CHARACTER_PERCENT = 2.1
-#: The same of a bold one.
-_BOLD_PERCENT = 2.7
+#: The width of a normal and of a bold character on a phone, in percent of the plot's.
+_CHARACTER_PERCENT, _BOLD_PERCENT = 2.1, 2.7
 
 
 def layer_plot(layers: Sequence[Layer], rho2_limit: float) -> str:
-    """A figure: rho2 of every layer on a log scale, the worst ones numbered."""
+    """Draw rho2 of every layer on a logarithmic scale, with the worst layers numbered."""
     plot = _Plot(layers, rho2_limit)
     return (
         f'<figure><div class="plot" role="img" aria-label="{escape(plot_sentence(layers, rho2_limit))}">'
         f"{plot.axis()}{plot.area()}</div>\n"
         f'<div class="order muted"><span>first: <code>{escape(_name(layers[0]))}</code></span>'
         f"<span>last: <code>{escape(_name(layers[-1]))}</code></span></div>\n"
-        "<figcaption>Each dot is the value that one layer gives, in the order of the graph; up is "
-        "a larger error, on a logarithmic scale; a dot on the lower edge is exact. Point at a dot to "
-        "read its name.</figcaption>"
+        "<figcaption>Each dot is the error of one layer's output, in the order of the graph, on a "
+        "logarithmic scale; a dot on the lower edge is exact. Point at a dot to read its name."
+        "</figcaption>"
         "</figure>\n"
     )
 
 
 def plot_sentence(layers: Sequence[Layer], rho2_limit: float) -> str:
-    """What the plot shows, for those who do not see it."""
+    """Describe the plot in one sentence, for screen readers."""
     beyond = [layer for layer in layers if layer["verdict"] != "pass"]
     (worst, *_) = worst_layers(layers)
     where = (
@@ -62,7 +61,7 @@ def plot_sentence(layers: Sequence[Layer], rho2_limit: float) -> str:
 
 
 def worst_layers(layers: Sequence[Layer]) -> list[Layer]:
-    """The worst layers, the worst one first; of equals the first in the graph."""
+    """Find the worst layers, the worst first; equal ones in graph order."""
     return sorted(layers, key=lambda layer: -_rank(layer))[:_NUM_WORST]
 
 
@@ -92,15 +91,15 @@ class _Plot:
         self.low = max(step for step in _LADDER if step <= lowest)
         self.high = min(step for step in _LADDER if step >= highest)
         self.grid = [step for step in _LADDER if self.low <= step <= self.high]
-        #: Where marks lie: (x, y of their upper and lower edge).
+        #: The positions of marks: (x, y of the upper edge, y of the lower edge).
         self.taken: list[tuple[float, float, float]] = []
 
     def x(self, index: int) -> float:
-        """In percent of the width."""
+        """The position of a layer, in percent of the width."""
         return round((index + 0.5) / len(self.layers) * 100, 2)
 
     def y(self, rho: float) -> float:
-        """In pixels from above."""
+        """The position of a value of rho2, in pixels from the top."""
         inside = min(max(rho, self.low), self.high)
         share = math.log(self.high / inside) / math.log(self.high / self.low)
         return round(_LANE + share * _HEIGHT, 1)
@@ -145,7 +144,7 @@ class _Plot:
         return f'<line class="{kind}" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
 
     def _line_name(self, rho: float, content: str, kind: str = "") -> str:
-        """A line's name, on it where fewest marks are in the way, the right end before all others."""
+        """Write a line's name above it, where it covers the fewest marks, preferably at the right."""
         y = self.y(rho) - 6
         width = len(content) * _CHARACTER_PERCENT
 
@@ -182,7 +181,7 @@ class _Plot:
         shown = f"<title>{escape(title)}</title>"
         if layer["verdict"] == "pass":
             return f'<circle class="layer" cx="{x}%" cy="{y}" r="{size}">{shown}</circle>'
-        # Another shape, not only another colour.
+        # A different shape, not only a different color.
         side = size + 3
         return (
             f'<svg x="{x}%" y="{y}" overflow="visible"><path class="beyond" '
@@ -190,7 +189,7 @@ class _Plot:
         )
 
     def _worst_marks(self) -> list[str]:
-        """Rings with numbers on the worst layers; the worst of all has its name above the plot."""
+        """Mark the worst layers with numbered rings; the worst one has its name above the plot."""
         marks: list[str] = []
         placed: list[tuple[float, float]] = []
         for rank, layer in enumerate(worst_layers(self.layers)):
@@ -221,7 +220,7 @@ class _Plot:
     def _label_y(
         self, x: float, y: float, placed: Sequence[tuple[float, float]], *, step: float
     ) -> float:
-        """The first height from ``y`` on in steps at which no label is too near."""
+        """Find the first height, from ``y`` on in steps, at which no other label is too near."""
         while any(
             abs(x - other_x) < _CLOSE_PERCENT and abs(y - other_y) < abs(step)
             for other_x, other_y in placed

@@ -1,4 +1,4 @@
-"""Pieces of HTML for report.html; every text that goes in is escaped here."""
+"""Pieces of HTML for report.html, which escape every text."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-#: From here on a multiple of the noise floor is written with an exponent.
+#: From this value on a multiple of the noise floor is written with an exponent.
 _MANY = 1000.0
 
 
 @dataclass(frozen=True)
 class Markup:
-    """HTML that is safe to put in as it is."""
+    """HTML that is safe to insert unchanged."""
 
     html: str
 
@@ -35,7 +35,7 @@ class Column:
 def columns(
     *names: str, numeric: Sequence[str] = (), wide: Sequence[str] = ()
 ) -> list[Column]:
-    """Columns by name; those of numbers are aligned to the right, those of text have some room."""
+    """Make columns by name: numeric ones are aligned to the right, wide ones have room for text."""
     return [
         Column(name, "n" if name in numeric else "wide" if name in wide else "")
         for name in names
@@ -43,22 +43,22 @@ def columns(
 
 
 def text(value: object) -> str:
-    """Anything as HTML text; what is :class:`Markup` stays."""
+    """Escape a value for HTML; :class:`Markup` stays unchanged."""
     return value.html if isinstance(value, Markup) else escape(str(value))
 
 
 def code(value: str) -> Markup:
-    """A name from a program."""
+    """Show a name from a program."""
     return Markup(f"<code>{escape(value)}</code>") if value else Markup("")
 
 
 def multiple(value: float | None) -> Markup:
-    """A multiple of the noise floor, short to read; the exact number is in the ``data`` element."""
+    """Show a multiple of the noise floor, rounded; the exact number is in the ``data`` element."""
     return Markup("-") if value is None else _data(value, short_multiple(value))
 
 
 def short_multiple(value: float) -> str:
-    """Two or three digits that mean something."""
+    """Write a multiple with two or three significant digits."""
     if not math.isfinite(value):
         return element_text(value)
     if value == 0:
@@ -69,25 +69,25 @@ def short_multiple(value: float) -> str:
 
 
 def element(value: float | str) -> Markup:
-    """One element of an output with the digits of float32; NaN and Inf come as their names."""
+    """Show one element of an output with the digits of float32; NaN and Inf as their names."""
     number = float(value)
     return _data(value, element_text(number)) if math.isfinite(number) else Markup(text(value))
 
 
 def element_text(value: float) -> str:
-    """A number with the nine digits that tell float32 values apart."""
+    """Write a number with the nine digits that distinguish float32 values."""
     if math.isnan(value):
         return "NaN"
     return f"{value:.9g}" if math.isfinite(value) else ("+Inf" if value > 0 else "-Inf")
 
 
 def error(value: float | str) -> Markup:
-    """The error of one element, with its sign."""
+    """Show the error of one element, with its sign."""
     return Markup(text(value)) if isinstance(value, str) else _data(value, f"{value:+.1e}")
 
 
 def badge(verdict: str) -> Markup:
-    """A verdict in its colour."""
+    """Show a verdict in its color."""
     return Markup(f'<strong class="{escape(verdict)}">{escape(verdict)}</strong>')
 
 
@@ -103,12 +103,12 @@ def table(
     name: str,
     kind: str = "stack",
 ) -> str:
-    """A table whose first column heads its rows.
+    """Build a table whose first column heads its rows.
 
-    On a phone each row of a ``stack`` becomes a block, its cells under one another with the names
-    of their columns; the roles say that it is a table all the same. A ``long`` one scrolls
-    sideways, a ``small`` one fits. The frame takes the focus, so that the arrow keys scroll it;
-    ``name`` is what it is called.
+    On a phone each row of a ``stack`` becomes a block of cells under one another, with the names of
+    their columns; the ARIA roles keep it a table for screen readers. A ``long`` table scrolls
+    sideways, a ``small`` one fits. The frame takes the focus, so that the arrow keys scroll it, and
+    has the accessible name ``name``.
     """
     kinds = [f' class="{column.kind}"' if column.kind else "" for column in heads]
     head = "".join(
@@ -136,30 +136,30 @@ def table(
 
 
 def facts(rows: Sequence[tuple[str, Cell]]) -> str:
-    """Names with what they stand for."""
+    """Build a list of names and values."""
     items = "\n".join(f"<dt>{escape(name)}</dt><dd>{text(value)}</dd>" for name, value in rows)
     return f'<dl class="facts">\n{items}\n</dl>\n'
 
 
 def details(summary: str, content: str) -> str:
-    """What is shown on demand."""
+    """Build content that is shown on demand."""
     return f"<details><summary>{escape(summary)}</summary>\n{content}</details>\n"
 
 
 def paragraph(content: Cell, kind: str = "") -> str:
-    """A paragraph."""
+    """Build a paragraph."""
     attribute = f' class="{kind}"' if kind else ""
     return f"<p{attribute}>{text(content)}</p>\n"
 
 
 def link(url: str, shown: str) -> Markup:
-    """A plain link to the web; what is no web address is only text."""
+    """Link to a web address; show anything else only as text."""
     if not url.startswith(("https://", "http://")):
         return Markup(escape(shown))
     return Markup(f'<a href="{escape(url)}" rel="noreferrer">{escape(shown)}</a>')
 
 
 def shortened(names: Sequence[str], most: int) -> str:
-    """The first names and how many there are beside them."""
+    """List the first names and count the rest."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,8 +1,8 @@
-"""The look of report.html: one style sheet for light and dark, phone and desktop, and print."""
+"""The style sheet of report.html, for light and dark, phone and desktop, and print."""
 
 from __future__ import annotations
 
-#: Colours are named by what they mean; every pair of text and ground has a contrast of 4.5 or more.
+#: Colors are named by their meaning; every pair of text and ground has a contrast of 4.5 or more.
 STYLE = """
 :root {
   color-scheme: light dark;
