@@ -1,4 +1,4 @@
-"""What serving costs over the bare session, side by side with other servers, in one run.
+"""Measure the cost of serving over the bare session, side by side with other servers, in one run.
 
     python benchmarks/serving --environments DIR --bundles DIR --results FILE.jsonl
     python benchmarks/serving --rounds 7 --concurrency 16 --results FILE.jsonl

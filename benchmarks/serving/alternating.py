@@ -1,4 +1,4 @@
-"""Servers that take turns, all of them up: what a machine's changing speed does to one, it does to all."""
+"""Measure running servers in turns, so that a machine's changing speed affects all of them alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from servers import Running, Server
 
 
 class AlternatingRun(Run):
-    """Rounds: in each one every server is measured once, one after the other."""
+    """Measure in rounds; each round measures every server once, one after the other."""
 
     def _measure_model(self, servers: list[Server], model: Model) -> None:
         with ExitStack() as stack:
@@ -29,7 +29,7 @@ class AlternatingRun(Run):
         self, running: dict[Server, Running], model: Model, protocol: str, number: int
     ) -> None:
         if IN_PROCESS in self._names:
-            # Each way apart: the best of a round would be the luckiest one.
+            # Each measurement separately: the best of a round would be the luckiest one.
             for concurrency, row in self._bare_rows(model)["rows"].items():
                 for its in row["tries"]:
                     self._write(

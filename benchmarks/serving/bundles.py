@@ -1,4 +1,4 @@
-"""The models that are served: bundles with random weights, inputs, and the session's own answers."""
+"""The served models: bundles with random weights, inputs, and the session's own answers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import numpy as np
 from in_process import open_session
 
 _NUM_INPUTS = 8
-#: Answers to two inputs must differ by this share of the largest value, or a crossed one is unseen.
+#: Answers to two inputs must differ by this share of the largest value, or a crossed answer would
+#: go unnoticed.
 _SMALLEST_DIFFERENCE = 1e-2
 
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle, the arrays for the clients, and how its session is opened everywhere."""
+    """A bundle, the arrays for the clients, and the settings of every session on it."""
 
     name: str
     bundle: Path
@@ -47,7 +48,7 @@ def prepare_model(name: str, bundles: Path, folder: Path) -> Model:
         subprocess.run([*command, "-o", str(bundle)], check=True, stdout=sys.stderr)
     manifest = json.loads((bundle / "manifest.json").read_text())
     tensor = manifest["inputs"][0]
-    # Waking other threads takes longer than a run of LeNet-5.
+    # Waking other threads would take longer than a run of LeNet-5.
     num_threads = 1 if name.startswith("lenet") else os.cpu_count() or 1
     session = open_session(bundle / "model.onnx", num_threads, spins=False)
     sizes = session.get_inputs()[0].shape[1:]

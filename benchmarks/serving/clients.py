@@ -83,7 +83,7 @@ class HttpClient(asyncio.Protocol):
 
 
 class GrpcClient:
-    """One caller on a channel that others may use too."""
+    """One client on a channel that others may also use."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._call = channel.unary_unary(GRPC_METHOD)
@@ -102,13 +102,13 @@ class Clients:
         self._num_clients = 0
 
     async def open(self) -> Client:
-        """One more client."""
+        """Open one more client."""
         self._num_clients += 1
         if self._protocol != "grpc":
             return await HttpClient.open(self._host, self._port)
         if self._num_clients > _CALLS_PER_CHANNEL * len(self._channels):
             options = [
-                # Or all channels to one address would be one connection.
+                # Otherwise all channels to one address would share a connection.
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.max_receive_message_length", -1),
             ]
@@ -117,6 +117,6 @@ class Clients:
         return GrpcClient(self._channels[-1])
 
     async def close(self) -> None:
-        """End gRPC's connections; HTTP's end with the process."""
+        """Close gRPC's connections; HTTP's end with the process."""
         for channel in self._channels:
             await channel.close()

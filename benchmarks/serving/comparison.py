@@ -1,4 +1,4 @@
-"""How many times better ``dlzoo serve`` is than each other server, row by row."""
+"""Compare ``dlzoo serve`` with each other server, as ratios, row by row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _OURS = "dlzoo"
 
 
 def comparison(rows: list[dict[str, Any]]) -> list[str]:
-    """Throughput over the other's, and the other's processor time over ours: above 1 we are better."""
+    """Our throughput over the other's, and the other's processor time over ours; above 1 is better."""
     measured = {
         (row["model"], row["protocol"], row["concurrency"], row["server"]): row
         for row in rows

@@ -1,4 +1,4 @@
-"""Packages of other servers, each in a virtual environment of its own that is made once."""
+"""Packages of other servers, each in its own virtual environment, which is made once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _INSTALL_TIMEOUT_S = 1800
 
 
 class NotRunError(Exception):
-    """A server cannot be had or started here, and why."""
+    """A server cannot be installed or started here; the message gives the reason."""
 
 
 def environment_with(folder: Path, *requirements: str) -> Path:
-    """A virtual environment with these packages; returns its Python.
+    """Make a virtual environment with these packages; return its Python.
 
     Raises:
         NotRunError: they cannot be installed.
@@ -34,7 +34,7 @@ def environment_with(folder: Path, *requirements: str) -> Path:
 
 
 def unpacked_wheel(folder: Path, requirement: str) -> Path:
-    """A folder with what is in a wheel, without its dependencies.
+    """Unpack a wheel into a folder, without its dependencies.
 
     Raises:
         NotRunError: it cannot be had.

@@ -1,4 +1,4 @@
-"""The bare session in a process of its own: throughput, latency, processor time, memory.
+"""The bare session in its own process: throughput, latency, processor time, memory.
 
 For ``concurrency`` callers that take turns, in batches of 1 or of ``min(concurrency, max_batch)``, run
 back to back on one thread; the session's threads spin for work or not. The best of these four counts.
@@ -86,7 +86,7 @@ def main() -> None:
             for spins, batch in itertools.product((False, True), batches)
         ]
         best = dict(max(tries, key=lambda each: each["per_second"]), tries=tries)
-        # The least processor time of all ways, be it another one.
+        # The least processor time of all measurements, even if another one is faster.
         best["cpu_ms"] = min(each["cpu_ms"] for each in tries)
         rows[concurrency] = best
     json.dump({"memory_bytes": memory, "rows": rows}, sys.stdout)

@@ -1,4 +1,4 @@
-"""The load generator: a process of its own, which reads a job as JSON and prints what it measured.
+"""The load generator: a separate process that reads a job as JSON and prints its measurements.
 
 Closed loop: as many clients as ``concurrency``, each with one request under way. Open loop: requests
 at times fixed beforehand (``rate`` a second), evenly or as a Poisson process; a latency counts from
@@ -24,10 +24,10 @@ from clients import Client, Clients
 from processes import cpu_seconds, tree
 from wire import Array, answered_array, request_bytes
 
-#: An answer may differ from in-process by this much of the largest value: other batch sizes round
-#: otherwise (about 1e-6), and answers to other inputs differ by more than 1e-2 (checked).
+#: An answer may differ from the in-process one by this share of the largest value: other batch sizes
+#: round differently (about 1e-6), and answers to other inputs differ by more than 1e-2 (checked).
 TOLERANCE = 1e-4
-#: Until this share of one core, the client is not what is measured.
+#: Below this share of one core, the client does not limit the measurement.
 CLIENT_LIMIT = 0.85
 
 
@@ -104,13 +104,13 @@ class Load:
 
     async def _watch_the_clock(self) -> None:
         await asyncio.sleep(self._job.warm_up_s)
-        # Everyone has an answer: from here on it goes on as it will.
+        # Every client has an answer: from here on the load is steady.
         while self._num_answers < max(1, self._job.concurrency):
             await asyncio.sleep(0.01)
         self._pids = tree(self._job.server_pid)
         self._wants_open = True
         start, job = time.perf_counter(), self._job
-        # Twice as long at most where answers are rare.
+        # At most twice as long if answers are rare.
         while (passed := time.perf_counter() - start) < 2 * job.seconds and (
             passed < job.seconds or len(self._window.latencies_s) < job.min_requests
         ):
@@ -153,7 +153,7 @@ class Load:
 
     async def _open_loop(self) -> None:
         free: list[Client] = []
-        # One connection at least, with its first answer, before the clock runs.
+        # At least one connection, with its first answer, before the measurement starts.
         first = await self._clients.open()
         self._check(0, *await first.send(self._requests[0]))
         free.append(first)

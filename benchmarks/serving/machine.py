@@ -1,4 +1,4 @@
-"""The machine and the versions that matter."""
+"""The machine and the versions of the packages that affect the results."""
 
 from __future__ import annotations
 

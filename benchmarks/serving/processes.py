@@ -1,4 +1,4 @@
-"""What a process and all its descendants take: processor time, memory, mapped libraries. Linux."""
+"""Processor time, memory and mapped libraries of a process and its descendants, on Linux."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROC = Path("/proc")
 
 
 def tree(pid: int) -> list[int]:
-    """A process and its descendants, as they are now."""
+    """List a process and its current descendants."""
     children: dict[int, list[int]] = {}
     for folder in _PROC.iterdir():
         if folder.name.isdecimal():
@@ -46,7 +46,7 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 def resident_bytes(pids: list[int]) -> int:
-    """Resident memory, summed up; pages that two of the processes share count twice."""
+    """Sum the resident memory; pages that two of the processes share count twice."""
     total = 0
     for pid in pids:
         try:
@@ -60,7 +60,7 @@ def resident_bytes(pids: list[int]) -> int:
 
 
 def has_torch(pids: list[int]) -> bool:
-    """A library of PyTorch is mapped into one of these processes."""
+    """Whether a library of PyTorch is mapped into one of these processes."""
     for pid in pids:
         try:
             maps = (_PROC / str(pid) / "maps").read_text(errors="replace")
@@ -72,7 +72,7 @@ def has_torch(pids: list[int]) -> bool:
 
 
 def end_tree(process: subprocess.Popen[bytes], number: signal.Signals, seconds: float) -> None:
-    """Ask a process to stop; what is left of it and its descendants after a while is killed."""
+    """Ask a process to stop; kill it and its descendants if they are still running after a while."""
     pids = tree(process.pid)
     if process.poll() is None:
         process.send_signal(number)

@@ -22,7 +22,7 @@ class MlServer(Server):
 
     def prepare(self) -> str:
         folder = self.environments / "mlserver"
-        # uvloop 0.22 no longer has what MLServer imports.
+        # uvloop 0.22 no longer has a name that MLServer imports.
         self._python = environment_with(folder, "mlserver", "uvloop<0.22", ONNXRUNTIME)
         return installed_version(self._python, "mlserver")
 

@@ -14,7 +14,7 @@ from servers import MAX_BATCH, Ports, Server, Start, installed_version
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RAY = "ray[serve]==2.60.0"
-#: What dlzoo needs to serve; no PyTorch.
+#: The packages that dlzoo needs to serve, without PyTorch.
 _SERVED = (
     *(
         "numpy",
@@ -58,13 +58,13 @@ class RayServe(Server):
         config["http_options"]["port"] = ports.http
         config["grpc_options"]["port"] = ports.grpc
         (deployment,) = config["applications"][0]["deployments"]
-        # As many threads as the other servers have, and one replica, as they are one.
+        # As many threads as the other servers have, and one replica, because each is one server.
         deployment["ray_actor_options"]["num_cpus"] = model.num_threads
         deployment["autoscaling_config"]["max_replicas"] = 1
         # The concurrency of this benchmark, not of a production replica.
         deployment["max_ongoing_requests"] = 256
         path.write_text(json.dumps(config))
-        # The source tree as the package dlzoo: that environment has no PyTorch to install it with.
+        # Import dlzoo from the source tree: installing it would require PyTorch.
         packages = folder / "path"
         packages.mkdir(exist_ok=True)
         if not (packages / "dlzoo").exists():

@@ -25,12 +25,12 @@ SERVERS: dict[str, type[Server]] = {
     for kind in (DlzooServer, DlzooWorkers, TritonServer, MlServer, KServeSdk, RayServe)
 }
 IN_PROCESS = "in-process"
-#: JSON for small tensors alone: a 224 x 224 image is 3 MB of text.
+#: JSON only for small tensors: a 224 x 224 image is 3 MB of text.
 JSON_MODELS = ("lenet5", "lenet5_relu")
 MIN_REQUESTS = 200
-#: Starts beyond the first one, where a start is short: the median counts.
+#: Further starts, if the first one was short: the median counts.
 MORE_STARTS = 2
-#: From the end of the load to the second look at a server's memory.
+#: The time between the end of the load and the second measurement of a server's memory.
 SETTLE_S = 5.0
 SHORT_START_S = 6.0
 
@@ -61,7 +61,7 @@ class Run:
         self._in_process(model)
         for server in servers:
             self._serve(server, model)
-        # A machine that became slower or faster meanwhile shows itself here.
+        # This shows whether the machine became slower or faster meanwhile.
         self._in_process(model)
 
     def _prepared(self) -> list[Server]:
@@ -137,7 +137,7 @@ class Run:
                 )
                 if row and protocol != "json" and row["per_second"] > peak:
                     peak, peak_protocol = row["per_second"], protocol
-        # What buffers and arenas take is in it; then, what stays.
+        # First with buffers and arenas, then the memory that stays.
         pids = tree(running.pid)
         loaded = resident_bytes(pids)
         time.sleep(SETTLE_S)
@@ -171,7 +171,7 @@ class Run:
         protocol: str,
         **load: Any,
     ) -> dict[str, Any] | None:
-        """One run of the load generator; a failure is a row of its own."""
+        """Run the load generator once; a failure becomes a row."""
         job = {
             "protocol": protocol,
             "host": HOST,

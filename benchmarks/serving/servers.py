@@ -28,7 +28,7 @@ MAX_BATCH = 8
 
 @dataclass(frozen=True)
 class Ports:
-    """Where a server listens."""
+    """The addresses that a server listens on."""
 
     http: int
     grpc: int
@@ -37,7 +37,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class Start:
-    """What starts a server."""
+    """The command that starts a server."""
 
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Server(ABC):
     """One kind of server; a subclass says how it is prepared and started."""
 
     name: ClassVar[str]
-    #: Protocols that it has not, with the reason.
+    #: Protocols that it lacks, with the reason.
     lacks: ClassVar[dict[str, str]] = {}
     ready_path: ClassVar[str] = "/v2/health/ready"
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
@@ -68,7 +68,7 @@ class Server(ABC):
 
     @abstractmethod
     def prepare(self) -> str:
-        """Install what it needs; returns its version.
+        """Install the server's packages; return its version.
 
         Raises:
             NotRunError: it cannot be had here.
@@ -76,15 +76,15 @@ class Server(ABC):
 
     @abstractmethod
     def start_of(self, model: Model, folder: Path, ports: Ports) -> Start:
-        """Write its files into ``folder``; returns what starts it."""
+        """Write the server's files into ``folder``; return the command that starts it."""
 
     def after_stop(self) -> None:
-        """Remove what the server leaves behind; most leave nothing."""
+        """Remove files that the server leaves behind; most servers leave none."""
         return None
 
     @contextmanager
     def running(self, model: Model, folder: Path, seconds: float = 180) -> Iterator[Running]:
-        """The server, ready; it is stopped at the end of the block.
+        """Start the server and wait until it is ready; the end of the block stops it.
 
         Raises:
             NotRunError: it ends, or is not ready in time.
@@ -153,7 +153,7 @@ class DlzooWorkers(DlzooServer):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, each another one."""
+    """Find different ports that are free now."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -162,7 +162,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def installed_version(python: Path, package: str) -> str:
-    """A package's version in another environment.
+    """Read a package's version in another environment.
 
     Raises:
         NotRunError: it is not there.

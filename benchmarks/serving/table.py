@@ -13,7 +13,7 @@ _MIB = 2**20
 
 
 def markdown(rows: list[Row]) -> str:
-    """All tables; where a row was measured twice the last one counts."""
+    """Write all tables; if a row was measured twice, the last one counts."""
     lines: list[str] = []
     for row in _of(rows, "machine"):
         versions = ", ".join(f"{name} {v}" for name, v in row["versions"].items())
@@ -50,7 +50,7 @@ def _distinct(names: Iterable[str]) -> list[str]:
 
 
 def _best_in_process(rows: list[Row]) -> dict[tuple[str, int], Row]:
-    """The faster of the measurements, and the least processor time of them."""
+    """Select the fastest of the measurements, with the least processor time of all."""
     best: dict[tuple[str, int], Row] = {}
     for row in _of(rows, "in_process"):
         key = row["model"], row["concurrency"]

@@ -1,4 +1,4 @@
-"""A stand-in for Triton's onnxruntime backend, as short as it can be; it is copied beside Triton's.
+"""A minimal stand-in for Triton's onnxruntime backend, copied beside Triton's own backends.
 
 The same session as everywhere else in this benchmark; a batch runs together.
 """

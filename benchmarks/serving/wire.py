@@ -20,7 +20,7 @@ GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 def request_bytes(
     protocol: str, host: str, model: str, name: str, x: Array, output: str
 ) -> bytes:
-    """A whole request: head and body of HTTP, or gRPC's message."""
+    """Build a whole request: head and body of HTTP, or gRPC's message."""
     if protocol == "grpc":
         message = pb.ModelInferRequest(model_name=model)
         message.inputs.add(name=name, datatype="FP32", shape=x.shape)
@@ -48,7 +48,7 @@ def request_bytes(
 
 
 def answered_array(protocol: str, head: bytes, body: bytes) -> Array:
-    """The first output of an answer.
+    """Decode the first output of an answer.
 
     Raises:
         ValueError: it is none.
@@ -71,7 +71,7 @@ def answered_array(protocol: str, head: bytes, body: bytes) -> Array:
 
 
 def header(head: bytes, name: bytes) -> bytes | None:
-    """The value of a header; its name is in lower case."""
+    """Find the value of a header; its name is in lower case."""
     for line in head.split(b"\r\n")[1:]:
         key, _, value = line.partition(b":")
         if key.strip().lower() == name:

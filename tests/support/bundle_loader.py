@@ -33,7 +33,7 @@ def image_file() -> bytes:
 
 
 async def answers(path: Path) -> dict[str, Any]:
-    """All that a client can ask of the bundle."""
+    """Call everything that a client can request of the bundle."""
     repository = Repository([path], ModelSettings(num_threads=1))
     await repository.load_all()
     (model,) = repository.models()

@@ -1,4 +1,4 @@
-"""Requests for inference, one or two things in them changed, and what each of them still says."""
+"""Requests for inference with one or two changes, and the answers that they should get."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ values = st.one_of(ODD_JSON, deep, st.integers(-(2**70), 2**70).map(str))
 
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[bytes, str]:
-    """A right request, one or two changes to it, and a header that may be another."""
+    """A sound request with one or two changes, and a header that may be wrong."""
     count = draw(st.integers(1, 3))
     array = np.arange(count * 64, dtype=np.float32).reshape(count, 1, 8, 8)
     is_binary = draw(st.booleans())
@@ -51,7 +51,7 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, str]:
     for change in changes:
         CHANGES[change](draw, document)
     text = json.dumps(document)
-    # What Python's json does not write: odd numbers, deep lists, a key twice.
+    # Texts that Python's json does not write: odd numbers, deep lists, a repeated key.
     text = text.replace('"ODD"', draw(values))
     if draw(st.integers(0, 9)) == 0:
         text = text.replace('"datatype"', f'"shape": {draw(values)}, "datatype"', 1)
@@ -130,7 +130,7 @@ CHANGES = {
 
 
 def sent_over_http(body: bytes, header: str) -> Array:
-    """What the body says, read another way than the server reads it."""
+    """Read the body independently of the server's own code."""
     size = int(header)
     tensor = json.loads(body[:size])["inputs"][0]
     assert tensor["name"] == "image" and tensor["datatype"] == "FP32"
@@ -152,7 +152,7 @@ int64 = st.one_of(
 
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
-    """A right ModelInferRequest, one or two changes to it, and perhaps some to its bytes."""
+    """A sound ModelInferRequest with one or two changes, and perhaps some in its bytes."""
     count = draw(st.integers(1, 3))
     array = np.arange(count * 64, dtype=np.float32).reshape(count, 1, 8, 8)
     request = service_pb2.ModelInferRequest(model_name="mean", id="7")

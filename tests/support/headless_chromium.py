@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven through its debugging pipe: no package is needed.
+"""A page in headless Chromium, driven through its debugging pipe, without any package.
 
 Source: Chrome DevTools Protocol, ``--remote-debugging-pipe``: JSON messages that end in a zero byte.
 """
@@ -81,7 +81,7 @@ class Page:
         )
 
     def show_as(self, width: int, height: int, *, dark: bool) -> None:
-        """A window of this size, for a reader who likes it light or dark."""
+        """Show the page in a window of this size, light or dark."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -93,7 +93,7 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=[scheme])
 
     def choose_file(self, selector: str, path: Path) -> None:
-        """What a person does in the dialog of a file input."""
+        """Choose a file, as in the dialog of a file input."""
         root = self.send("DOM.getDocument")["root"]["nodeId"]
         node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.send("DOM.setFileInputFiles", files=[str(path)], nodeId=node)

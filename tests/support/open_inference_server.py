@@ -1,4 +1,4 @@
-"""A small server of the Open Inference Protocol that can be wrong on purpose.
+"""A small server of the Open Inference Protocol with injected faults.
 
 ``python -m tests.support.open_inference_server MODEL.onnx`` prints its ports as JSON. The model is offered as
 ``small``, and once more under every name of ``FAULTS``, each of which breaks one thing.
@@ -28,7 +28,7 @@ DTYPES = {"FP32": np.float32, "FP64": np.float64, "BYTES": np.object_}
 
 
 class Model:
-    """An ONNX Runtime session, and what it declares of itself."""
+    """An ONNX Runtime session, and the metadata that the server declares."""
 
     def __init__(self, path: str) -> None:
         self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -63,7 +63,7 @@ class Model:
             y = y.astype(np.float64)
         if name == "wrong_shape":
             y = y.reshape(-1)
-        if name == "swapped":  # the answer of a neighbour in the batch
+        if name == "swapped":  # the answer of another sample in the batch
             y = y[::-1]
         return {} if name == "no_output" else {"logits": y}
 
@@ -184,7 +184,7 @@ async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 def _listener() -> socket.socket:
-    # asyncio sends small packets at once only where the protocol is said: else 40 ms are lost.
+    # asyncio sends small packets at once only if the protocol is given: otherwise 40 ms are lost.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen()

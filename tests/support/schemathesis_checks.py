@@ -1,4 +1,4 @@
-"""What schemathesis checks of every answer beside its own: see test_fuzzed_api.py."""
+"""Additional checks of schemathesis on every answer: see test_fuzzed_api.py."""
 
 import os
 
@@ -9,8 +9,8 @@ import schemathesis
 def errors_are_one_line(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
 ) -> None:
-    """An error is ``{"error": …}``: one line, not empty, of a length that can be read."""
-    # Answers that say whether something is ready are no errors.
+    """Check that an error is ``{"error": …}``: one line, not empty, of a readable length."""
+    # Answers that say whether something is ready are not errors.
     if response.status_code < 400 or case.method == "HEAD" or case.path.endswith("/ready"):
         return
     document = response.json()
@@ -23,7 +23,7 @@ def errors_are_one_line(
 def no_answer_tells_of_the_machine(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
 ) -> None:
-    """No folder of the machine and no stack trace."""
+    """Check that an answer holds no folder of the machine and no stack trace."""
     text = response.content.decode("utf-8", "replace")
     for secret in (os.environ["SERVED_FOLDER"], "Traceback", ".py"):
         assert secret not in text, secret

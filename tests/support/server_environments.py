@@ -1,4 +1,4 @@
-"""Servers from packages: environments of their own, free ports, and when they are ready."""
+"""Servers from packages: virtual environments, free ports, and waiting until they are ready."""
 
 import shutil
 import socket
@@ -14,7 +14,7 @@ import pytest
 
 
 def run_or_skip(what: str, *command: str | Path) -> None:
-    """Run an installer; the test is skipped, with its last words, where it fails."""
+    """Run an installer; if it fails, the test is skipped with the end of its output."""
     try:
         done = subprocess.run(
             list(map(str, command)), capture_output=True, text=True, timeout=900
@@ -27,7 +27,7 @@ def run_or_skip(what: str, *command: str | Path) -> None:
 
 
 def environment_with(folder: Path, what: str, *requirements: str) -> Path:
-    """A virtual environment with these packages; returns its Python."""
+    """Make a virtual environment with these packages; return its Python."""
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -39,7 +39,7 @@ def environment_with(folder: Path, what: str, *requirements: str) -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, each another one."""
+    """Find different ports that are free now."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

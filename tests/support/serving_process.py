@@ -1,4 +1,4 @@
-"""``dlzoo serve`` as a process of its own, for tests that talk to it."""
+"""``dlzoo serve`` in its own process, for tests that send it requests."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass
 class ServingProcess:
-    """A server that is ready; ``log`` is what it has said on stderr."""
+    """A server that is ready; ``log`` is its output on stderr."""
 
     process: subprocess.Popen[str]
     http: str
@@ -26,7 +26,7 @@ class ServingProcess:
         return self.log_path.read_text()
 
     def stop(self) -> int:
-        """Ask it to end, and give its exit status."""
+        """Ask the server to end, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
