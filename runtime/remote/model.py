@@ -22,7 +22,7 @@ API_KEY_VARIABLE = "DLZOO_API_KEY"
 
 @dataclass(frozen=True, kw_only=True)
 class ServerAddress:
-    """Where a server listens, and how to connect to it.
+    """The address of a server, and how to connect to it.
 
     Attributes:
         url: the URL as it was given; messages name the server by it.

@@ -162,7 +162,7 @@ def mean_bundle(
     for batch in (1, 2, 3):
         x = rng.standard_normal((batch, 1, size, size)).astype(np.float32)
         mean = x.reshape(batch, -1).astype(np.float64) @ weight.astype(np.float64)
-        # What float32 sums of so many numbers are off by, whoever adds them.
+        # The error of float32 sums of so many numbers, in any order.
         noise = float(np.finfo(np.float32).eps * np.abs(x).mean() * scale)
         golden.append(
             GoldenSet(
