@@ -43,7 +43,8 @@ FLOORS = {
         ("evaluate",),
     ),
     "zoo": (
-        ("registry", "settings", "module_state", "state_dict", "parameter_groups", "float64"),
+        ("registry", "settings", "module_wrappers", "module_state", "state_dict"),
+        ("parameter_groups", "float64"),
         ("state_dict_file", "download", "operator_account"),
         ("data",),
         ("layers",),

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dlzoo.errors import ArgumentError
+from dlzoo.zoo.module_state import state_restored
 from dlzoo.zoo.operator_account import ModuleCall, OperatorAccount, Shape
 from dlzoo.zoo.registry import Card
 
@@ -202,8 +203,11 @@ def summarize_call(
             )
             return moved
 
-        calls, peak_bytes = _count_inference(module, state, arguments())
-        return calls, peak_bytes, _count_kept_for_backward(module, state, arguments())
+        with state_restored(module):
+            calls, peak_bytes = _count_inference(module, state, arguments())
+        with state_restored(module):
+            training_bytes = _count_kept_for_backward(module, state, arguments())
+        return calls, peak_bytes, training_bytes
 
     # Fused attention hides its matrix products from the count: take the steps one by one.
     has_fast_attention = torch.backends.mha.get_fastpath_enabled()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils import _pytree
 
 from dlzoo.errors import ArgumentError, ExportError, describe_exception
-from dlzoo.zoo.module_state import in_eval_mode
+from dlzoo.zoo.module_state import Changes, in_eval_mode, state_restored
+from dlzoo.zoo.module_wrappers import unwrap
 from dlzoo.zoo.sources.input_spec import InputSpec
-from dlzoo.zoo.sources.module_call import bind_inputs
+from dlzoo.zoo.sources.module_call import bind_inputs, copies_of
 from dlzoo.zoo.sources.source import ModelSource, SourceOptions, refuse_options
 from dlzoo.zoo.state_dict import copy_state_dict, require_finite_weights, sha256_of_state_dict
 from dlzoo.zoo.state_dict_file import load_state_dict_file
@@ -39,6 +41,7 @@ def source_from_module(
         ArgumentError: no inputs are named, or it is not in float32 on the CPU.
         NonFiniteWeightsError: a weight is NaN or Inf.
     """
+    module, wrappers = unwrap(module)
     kind = type(module).__name__
     refuse_options(f"the module {kind}", options, ["--num-classes"])
     _require_traceable(module, kind)
@@ -47,15 +50,15 @@ def source_from_module(
     _require_float32_on_cpu(module)
     require_finite_weights(module, options.name or kind)
     inputs = options.inputs or options.default_inputs or _ask_for_inputs(module)
-    output_names, gives_scores = describe_outputs(
-        module, {spec.name: _drawn(spec) for spec in inputs}
-    )
+    outputs = describe_outputs(module, {spec.name: _drawn(spec) for spec in inputs})
+    notes = [f"{wrapper} around the network is taken off." for wrapper in wrappers]
     return ModelSource(
         name=options.name or kind.lower(),
         network=module,
         inputs=inputs,
-        output_names=output_names,
-        gives_scores=gives_scores,
+        output_names=outputs.names,
+        gives_scores=outputs.gives_scores,
+        notes=(*notes, *outputs.notes),
         card={
             "summary": origin or f"module {kind}",
             "num_parameters": sum(p.numel() for p in module.parameters()),
@@ -94,10 +97,19 @@ def load_weights_file(module: nn.Module, path: str, subject: str) -> None:
     copy_state_dict(module, load_state_dict_file(file), f"{file.name} for {subject}")
 
 
-def describe_outputs(
-    module: nn.Module, inputs: Mapping[str, Tensor]
-) -> tuple[tuple[str, ...], bool]:
-    """A name for each tensor that comes out, and whether it is one [N, K] of scores.
+@dataclass(frozen=True)
+class DescribedOutputs:
+    """What a network gives: see :func:`describe_outputs`."""
+
+    names: tuple[str, ...]
+    #: Whether it is one tensor [N, K].
+    gives_scores: bool
+    #: What the forward writes into, for the user.
+    notes: tuple[str, ...]
+
+
+def describe_outputs(module: nn.Module, inputs: Mapping[str, Tensor]) -> DescribedOutputs:
+    """A name for each tensor that comes out, and what the forward writes into on the way.
 
     A dictionary's keys are the names; where a network gives one tensor it is ``logits`` if it
     is [N, K], else ``output``; others count: ``output_0``.
@@ -106,11 +118,14 @@ def describe_outputs(
         ArgumentError: the network does not take these inputs, or gives another answer each time.
         ExportError: it gives no tensor.
     """
-    args, kwargs = bind_inputs(module, inputs)
+    changes = Changes()
+    given = copies_of(inputs)
     try:
         with in_eval_mode(module, []), torch.no_grad():
-            result = module(*args, **kwargs)
-            again = module(*args, **kwargs)
+            with state_restored(module, changes):
+                result = _run(module, given)
+            with state_restored(module):
+                again = _run(module, copies_of(inputs))
     except Exception as error:  # a network's own code may raise anything
         shapes = ", ".join(
             f"{name} {list(x.shape)} {str(x.dtype).removeprefix('torch.')}"
@@ -130,12 +145,46 @@ def describe_outputs(
     _require_one_answer(module, result, again)
     if len(tensors) == 1 and isinstance(result, Tensor):
         is_scores = result.dim() == _SCORES_RANK
-        return (("logits" if is_scores else "output"),), is_scores
+        return DescribedOutputs(
+            (("logits" if is_scores else "output"),), is_scores, _notes_on(changes, given)
+        )
     names = [_name_of(path) for path, _ in tensors]
     names = [
         f"output_{name}" if name[0].isdigit() or name in inputs else name for name in names
     ]
-    return tuple(names), False
+    return DescribedOutputs(tuple(names), False, _notes_on(changes, given))
+
+
+def _run(module: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+    args, kwargs = bind_inputs(module, inputs)
+    return module(*args, **kwargs)
+
+
+def _notes_on(changes: Changes, given: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What a forward writes into, by name.
+
+    Args:
+        changes: of one run.
+        given: the tensors that this run was given, and nobody else.
+    """
+    notes = [
+        f"forward changes {kind} {names}: every run starts from the stored value, and the graph "
+        "does not change it."
+        for kind, names in (
+            ("parameter", _quoted(changes.parameters)),
+            ("buffer", _quoted(changes.buffers)),
+            ("attribute", _quoted(changes.attributes)),
+        )
+        if names
+    ]
+    written = [name for name, x in given.items() if x._version]
+    if written:
+        notes.append(f"forward changes its input {_quoted(written)}: the graph does not.")
+    return tuple(notes)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _drawn(spec: InputSpec) -> Tensor:

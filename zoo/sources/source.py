@@ -35,6 +35,8 @@ class ModelSource:
     weights: dict[str, Any]
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
+    #: What the user should know of how it was taken in.
+    notes: tuple[str, ...] = ()
     rho2_limit: float = 3.0
     rhomax_limit: float = 6.0
     limit_reason: str = ""
