@@ -16,12 +16,8 @@ from dlzoo.runtime.proof.limits import DEFAULT_LIMITS, Limits
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dlzoo.export.graph.onnx_graph import OnnxGraph
-    from dlzoo.runtime.bundle.golden_set import GoldenSet
-    from dlzoo.runtime.proof.report import Power, Report
+    from dlzoo.runtime.proof.report import Report
 
-#: Small faults that are tried, each in one weight tensor: at least 9 in 10 must show.
-_MAX_FAULTS = 10
 _OPTIMIZATIONS = ("disabled", "all")
 
 
@@ -69,6 +65,7 @@ def assert_onnx_parity(
     True
     """
     from dlzoo.export.convert.onnx_from_torch import onnx_from_torch
+    from dlzoo.export.reference.power import measure_power
     from dlzoo.export.reference.reference import compute_golden_set
     from dlzoo.runtime.proof.validate import verify_model
     from dlzoo.zoo.module_state import in_eval_mode
@@ -77,7 +74,7 @@ def assert_onnx_parity(
     named = _named_inputs(module, inputs)
     notes: list[str] = []
     with in_eval_mode(module, notes), tempfile.TemporaryDirectory() as folder:
-        output_names, _ = describe_outputs(module, named)
+        output_names = describe_outputs(module, named).names
         graph = onnx_from_torch(
             module,
             named,
@@ -93,7 +90,16 @@ def assert_onnx_parity(
         golden = compute_golden_set(
             "given", "given", module, arrays, output_names=output_names
         )
-        power = _measure_power(module, graph, golden, limits)
+        power = None
+        if graph.parameters:
+            power = measure_power(
+                module,
+                [golden],
+                dtypes={spec.name: spec.dtype for spec in graph.outputs},
+                limits=limits,
+                seed=0,
+                parameters=graph.parameters,
+            )
         report = verify_model(
             path,
             [golden],
@@ -140,35 +146,6 @@ def _named_inputs(
             "tensors, or a dictionary of them. Pass what forward takes."
         )
     return dict(zip(known, tensors, strict=False))
-
-
-def _measure_power(
-    module: nn.Module, graph: OnnxGraph, golden: GoldenSet, limits: Limits
-) -> Power | None:
-    """Count the faults in weights that show; None for a module without weights."""
-    from dlzoo.export.reference.faults import iter_faulty_outputs, iter_gross_outputs
-    from dlzoo.runtime.proof.power import judge_faults
-
-    if not graph.parameters:
-        return None
-    faulty_outputs = iter_faulty_outputs(
-        module,
-        golden.inputs,
-        output_names=list(golden.reference),
-        seed=0,
-        max_tensors=_MAX_FAULTS,
-        parameters=graph.parameters,
-    )
-    return judge_faults(
-        faulty_outputs,
-        lambda tensors: iter_gross_outputs(
-            module, golden.inputs, output_names=list(golden.reference), tensors=tensors
-        ),
-        golden,
-        dtypes={spec.name: spec.dtype for spec in graph.outputs},
-        sampled_of=len(graph.parameters),
-        limits=limits,
-    )
 
 
 def _explanation(

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _HOW_TO_READ = (
     "rho2 and rhomax are the ONNX model's error, root mean square and worst element, as a "
-    "multiple of the error that PyTorch itself makes in float32 against a float64 reference. "
-    "About 1 means: as exact as PyTorch."
+    "multiple of the noise floor: the error that float32 arithmetic itself makes in this network "
+    "against a float64 reference. About 1 means: as exact as float32 can be."
 )
 #: Further failed runs are not printed.
 _MAX_FAILURES = 10
@@ -73,8 +73,7 @@ def print_report(report: Report) -> None:
 def _facts(report: Report) -> list[tuple[str, str]]:
     facts = []
     if power := report.power:
-        faults = f"{power.detected} of {power.tried} small faults"
-        text = f"{faults}, each in one weight tensor alone, were caught"
+        text = str(power)
         if power.without_effect:
             text += f"; no effect on the outputs at all: {', '.join(power.without_effect)}"
         facts.append(("power", text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,9 @@ from dlzoo.export.graph.onnx_graph import OnnxGraph
 from dlzoo.export.plan.image_size import SizeRange
 from dlzoo.export.plan.options import ExportOptions, check_options
 from dlzoo.export.plan.pipeline import OUTPUT_NAMES, wrap_network
-from dlzoo.export.reference.faults import iter_faulty_outputs
-from dlzoo.export.reference.float32_ways import run_in_float32
 from dlzoo.export.reference.golden_inputs import golden_inputs
 from dlzoo.export.reference.proved_sizes import sizes_to_prove, smallest_size
-from dlzoo.export.reference.reference import compute_golden_set
+from dlzoo.export.reference.reference import compute_golden_set, run_in_float32
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.bundle.manifest_fields import AxisRange
 from dlzoo.runtime.proof.limits import Limits
@@ -36,9 +34,6 @@ Array = npt.NDArray[Any]
 
 #: torch.export specializes sizes 0 and 1, so a dynamic batch is traced at this size.
 _TRACED_BATCH = 2
-#: A sample of VGG-16 (15 G multiply-adds) costs 1.5 s of proof on two cores: above this many
-#: multiply-adds, inputs of several kinds share a batch.
-_COSTLY_MULTIPLY_ADDS = 5e9
 
 
 @dataclass(frozen=True)
@@ -235,7 +230,6 @@ class ExportPlan:
             graph.inputs,
             sizes=sizes,
             seed=seed,
-            share_batches=self.num_multiply_adds > _COSTLY_MULTIPLY_ADDS,
             integer_ranges={spec.name: (spec.low, spec.high) for spec in self.inputs},
         )
 
@@ -256,19 +250,6 @@ class ExportPlan:
             text = str(error).splitlines()[0]
             reason = f"PyTorch itself fails at {size[0]}x{size[1]} ({text})"
             raise dynamic_size_error(self.source.name, self.image_size, reason) from None
-
-    def faulty_outputs(
-        self, graph: OnnxGraph, golden: GoldenSet, *, seed: int, max_tensors: int
-    ) -> Iterator[tuple[str, dict[str, Array]]]:
-        """The outputs with a small fault in one weight tensor at a time."""
-        return iter_faulty_outputs(
-            self.module,
-            golden.inputs,
-            output_names=self.output_names,
-            seed=seed,
-            max_tensors=max_tensors,
-            parameters=graph.parameters,
-        )
 
 
 def dynamic_size_error(

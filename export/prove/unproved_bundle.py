@@ -13,14 +13,12 @@ from pathlib import Path
 from dlzoo.export.graph.onnx_graph import OnnxGraph
 from dlzoo.export.plan.plan import ExportPlan
 from dlzoo.export.prove.layer_proof import measure_layers
-from dlzoo.export.reference.faults import iter_gross_outputs, num_tensors_to_try
+from dlzoo.export.reference.power import measure_power
 from dlzoo.export.reference.proved_sizes import proved_axes
 from dlzoo.runtime.bundle.bundle import write_manifest
 from dlzoo.runtime.bundle.golden_set import GoldenSet, write_golden_set
 from dlzoo.runtime.bundle.manifest import Manifest
-from dlzoo.runtime.proof.divergence import declared_divergences
 from dlzoo.runtime.proof.layer_errors import LayerErrors
-from dlzoo.runtime.proof.power import judge_faults
 from dlzoo.runtime.proof.report import Power
 from dlzoo.runtime.proof.stage_clock import StageClock
 from dlzoo.runtime.session.installation import load_onnxruntime
@@ -68,7 +66,15 @@ def write_unproved(
         write_golden_set(folder / "golden", golden, "float32")
         golden_sets.append(golden)
     clock("power")
-    power = _measure_power(plan, graph, golden_sets[0], seed=seed)
+    power = measure_power(
+        plan.module,
+        golden_sets,
+        dtypes={spec.name: spec.dtype for spec in graph.outputs},
+        limits=plan.limits,
+        seed=seed,
+        parameters=graph.parameters,
+        num_multiply_adds=plan.num_multiply_adds,
+    )
     clock("layers")
     layers = measure_layers(
         graph,
@@ -90,27 +96,6 @@ def write_unproved(
         if size is not None:
             sizes[golden.name] = size
     return UnprovedBundle(manifest, power, layers, sizes, plan.image_size)
-
-
-def _measure_power(
-    plan: ExportPlan, graph: OnnxGraph, golden: GoldenSet, *, seed: int
-) -> Power:
-    num_tensors = len(graph.parameters)
-    return judge_faults(
-        plan.faulty_outputs(
-            graph,
-            golden,
-            seed=seed,
-            max_tensors=num_tensors_to_try(plan.num_multiply_adds, num_tensors),
-        ),
-        lambda tensors: iter_gross_outputs(
-            plan.module, golden.inputs, output_names=plan.output_names, tensors=tensors
-        ),
-        golden,
-        dtypes={spec.name: spec.dtype for spec in graph.outputs},
-        sampled_of=num_tensors,
-        limits=plan.limits,
-    )
 
 
 def _manifest(
@@ -138,11 +123,6 @@ def _manifest(
         rho2_limit=source.rho2_limit,
         rhomax_limit=source.rhomax_limit,
         limit_reason=source.limit_reason,
-        divergences=tuple(
-            asdict(divergence)
-            for provider in providers
-            for divergence in declared_divergences(graph.num_nodes_by_op, provider)
-        ),
         tools={
             "dlzoo": __version__,
             **{name: version(name) for name in packages},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlzoo.errors import ExportError
 from dlzoo.zoo.float64 import conv2d_in_float64, linear_in_float64
-from dlzoo.zoo.module_state import attributes_restored
+from dlzoo.zoo.module_state import in_float64, state_restored
 from dlzoo.zoo.sources.module_call import call_module
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
@@ -29,7 +28,7 @@ def compute_in_float64(
     """The network's outputs with every floating-point operation done in float64.
 
     Weights are widened (exactly) as each operation meets them. Where a network's code cannot be
-    followed like that, a float64 copy of it is run: the same answer for twice the memory.
+    followed like that, they are widened all at once: the same answer for twice the memory.
     Integer inputs stay integer.
 
     Raises:
@@ -40,9 +39,15 @@ def compute_in_float64(
         return _compute(module, wide, output_names)
     except (_NotWidenedError, RuntimeError, TypeError):
         # Compiled code and tensors written in place are beyond the reach of widening.
-        doubled = copy.deepcopy(module).double()
+        return _compute_widened(module, wide, output_names)
+
+
+def _compute_widened(
+    module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
+) -> dict[str, Tensor]:
     try:
-        return _compute(doubled, wide, output_names)
+        with in_float64(module):
+            return _compute(module, inputs, output_names)
     except _NotWidenedError as error:
         raise ExportError(
             f"{type(module).__name__} has no float64 reference: {error} Let the network take "
@@ -57,7 +62,7 @@ def _compute(
     torch.set_default_dtype(torch.float64)
     try:
         watch = _NarrowWatch()  # type: ignore[no-untyped-call]
-        with attributes_restored(module), torch.no_grad(), watch, _Widening():
+        with state_restored(module), torch.no_grad(), watch, _Widening():
             return call_module(module, inputs, output_names)
     finally:
         torch.set_default_dtype(default_dtype)
@@ -102,7 +107,7 @@ def _writes_into_narrow(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     """Whether a call changes a tensor that widening would replace by a copy."""
     target = kwargs.get("out")
     is_in_place = name.endswith("_") and not name.endswith("__")
-    if (is_in_place or name == "__setitem__" or name.startswith("__i")) and args:
+    if (is_in_place or name in ("__setitem__", "__set__") or name.startswith("__i")) and args:
         target = args[0]
     return isinstance(target, Tensor) and target.dtype in _NARROW
 

@@ -29,15 +29,14 @@ def golden_inputs(
     sizes: Mapping[str, Sequence[int]],
     seed: int,
     batch_symbol: str = "batch",
-    share_batches: bool = False,
     integer_ranges: Mapping[str, tuple[int, int]] | None = None,
 ) -> list[tuple[str, dict[str, Array]]]:
-    """Sets of inputs, each with the name of its kind.
+    """Draw sets of inputs, each with the name of its kind.
 
     At the first image size: N(0, 1) alone, 50 times as much in a batch of 2, zeros, denormals and
-    uniform values in a held-out batch, and one NaN, +Inf or -Inf element each. Then one set for
-    each further size of an image. Integer inputs (8-bit images) get noise, a smooth picture, and
-    black, white and stripes.
+    uniform values in a held-out batch, and a sample each with one NaN, +Inf or -Inf element. Then
+    one set for each further size of an image. Integer inputs (8-bit images) get noise, a smooth
+    picture, and black, white and stripes.
 
     Args:
         inputs: what the graph takes.
@@ -45,20 +44,20 @@ def golden_inputs(
             :func:`~dlzoo.export.reference.proved_sizes.sizes_to_prove`.
         seed: draws everything.
         batch_symbol: the symbol of the axis that counts samples.
-        share_batches: put several kinds into one batch, 6 samples in place of 9, for networks
-            whose every sample costs seconds. Only where the batch can be 1, 2 and 3.
         integer_ranges: lowest and highest value of inputs that hold indices; 0 and 1 without.
     """
     batches = tuple(sizes.get(batch_symbol, ()))
     batches += batches[-1:] * (len(BATCHES) - len(batches))
     has_floats = any(np.dtype(spec.dtype).kind == "f" for spec in inputs)
-    kinds = list(_FLOAT_KINDS if has_floats else _INTEGER_KINDS)
-    if has_floats and share_batches and batches[: len(BATCHES)] == BATCHES:
-        kinds = list(_SHARED_FLOAT_KINDS)
+    kinds = list(_INTEGER_KINDS)
+    if has_floats:
+        largest = batches[-1] if batches else _smallest_batch(inputs)
+        kinds = [*_FLOAT_KINDS, *(_SPECIAL_KINDS if largest < 3 else _SPECIAL_KINDS_TOGETHER)]
     home = {symbol: values[0] for symbol, values in sizes.items()}
     plans: list[tuple[str, _Fill, dict[str, int]]] = []
-    for (kind, fill), i in zip(kinds, (0, 1, 2, 0, 0, 0), strict=False):
-        plans.append((kind, fill, home | ({batch_symbol: batches[i]} if batches else {})))
+    for number, (kind, fill) in enumerate(kinds):
+        batch = {batch_symbol: batches[min(number, 2)]} if batches else {}
+        plans.append((kind, fill, home | batch))
     first_kind, first_fill = kinds[0]
     image_symbols = [symbol for symbol in sizes if symbol != batch_symbol]
     for i in range(1, max((len(sizes[symbol]) for symbol in image_symbols), default=1)):
@@ -82,6 +81,12 @@ def golden_inputs(
             sets.append((kind, arrays))
             num_samples += batch_size
     return sets
+
+
+def _smallest_batch(inputs: Sequence[TensorSpec]) -> int:
+    """The number of samples of inputs whose sizes are all fixed."""
+    firsts = [spec.dims[0] for spec in inputs if spec.dims]
+    return min((size for size in firsts if isinstance(size, int)), default=1)
 
 
 def _fill(
@@ -139,20 +144,6 @@ def _one_element(value: float) -> _Fill:
         return array
 
     return fill
-
-
-def _bands(
-    generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Array:
-    """Zeros, denormals and U[0, 1) in every sample, each a third of its rows."""
-    array = np.empty(shape, dtype)
-    for sample in array if array.ndim > 1 else array[None]:
-        rows = sample.swapaxes(0, 1) if sample.ndim > 1 else sample
-        kinds = _mixed(generator, (3, *rows.shape), dtype)
-        third = -(-len(rows) // 3)
-        for i, kind in enumerate(kinds):
-            rows[i * third : (i + 1) * third] = kind[i * third : (i + 1) * third]
-    return array
 
 
 def _by_sample(*fills: _Fill) -> _Fill:
@@ -213,18 +204,14 @@ _FLOAT_KINDS: tuple[tuple[str, _Fill], ...] = (
     ("normal x1", _normal(1.0)),
     ("normal x50", _normal(_LARGE_SCALE)),
     ("zeros, denormals, uniform", _mixed),
+)
+_SPECIAL_KINDS: tuple[tuple[str, _Fill], ...] = (
     ("NaN pixel", _one_element(np.nan)),
     ("+Inf pixel", _one_element(np.inf)),
     ("-Inf pixel", _one_element(-np.inf)),
 )
-#: NaN and Inf come first: what they do to their batch's other samples shows behind them.
-_SHARED_FLOAT_KINDS: tuple[tuple[str, _Fill], ...] = (
-    ("normal x1", _normal(1.0)),
-    ("NaN pixel; normal x50", _by_sample(_one_element(np.nan), _normal(_LARGE_SCALE))),
-    (
-        "+Inf pixel; -Inf pixel; zeros, denormals, uniform",
-        _by_sample(_one_element(np.inf), _one_element(-np.inf), _bands),
-    ),
+_SPECIAL_KINDS_TOGETHER: tuple[tuple[str, _Fill], ...] = (
+    ("NaN, +Inf and -Inf pixel", _by_sample(*(fill for _, fill in _SPECIAL_KINDS))),
 )
 _INTEGER_KINDS: tuple[tuple[str, _Fill], ...] = (
     ("noise image", _noise),

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,36 @@ _NUMBERED = re.compile(r"(input|output)_(0|[1-9][0-9]*)\.pb")
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """PyTorch's float32 error against the float64 reference, the largest over a few ways to run it.
+    """The error that float32 arithmetic makes in one output, against the float64 reference.
 
-    ``rms`` = max_k RMS(t_k - y64) and ``max`` = max_k max|t_k - y64|, over the finite elements.
+    ``rms`` = max_k RMS(m_k - y) and ``max`` = max_k max|m_k - y| over the finite elements, with y
+    the reference and m_k runs in float32 whose roundings are moved at random.
+
+    ``signal_rms`` and ``signal_max`` are RMS and maximum of the reference over the elements that a rounding
+    can change, with the number of all elements as the mean's denominator: a mask of -1e9 is not
+    signal. ``plain_rms`` = RMS(t - y) is the error of PyTorch's own plain run t. All three are None
+    in bundles of before 0.2.
     """
 
     rms: float
     max: float
+    signal_rms: float | None = None
+    signal_max: float | None = None
+    plain_rms: float | None = None
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(value) and value >= 0 for value in (self.rms, self.max)):
+        numbers = (self.rms, self.max, self.signal_rms, self.signal_max, self.plain_rms)
+        if not all(n is None or (math.isfinite(n) and n >= 0) for n in numbers):
             raise ValueError(f"a noise floor is finite and not negative, got {self}")
+
+    @property
+    def share_of_signal(self) -> float | None:
+        """``rms / signal_rms``, infinite for noise alone, 0 for neither; None where unknown."""
+        if self.signal_rms is None:
+            return None
+        if not self.signal_rms:
+            return math.inf if self.rms else 0.0
+        return self.rms / self.signal_rms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +72,11 @@ class GoldenSet:
     inputs: dict[str, npt.NDArray[Any]]
     reference: dict[str, npt.NDArray[np.float64]]
     noise: dict[str, NoiseFloor]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the inputs are numbers: NaN and infinities are reported and decide nothing."""
+        return all(bool(np.isfinite(array).all()) for array in self.inputs.values())
 
     @property
     def batch(self) -> int:
@@ -79,8 +104,8 @@ def write_golden_set(golden_dir: Path, golden: GoldenSet, output_dtype: str) -> 
             rounded = reference.astype(output_dtype)
         (folder / f"output_{i}.pb").write_bytes(encode_tensor(name, rounded))
         np.save(folder / f"reference_{i}.npy", reference.astype("<f8"), allow_pickle=False)
-        noise = golden.noise[name]
-        outputs.append({"name": name, "rms": float(noise.rms), "max": float(noise.max)})
+        known = {key: n for key, n in asdict(golden.noise[name]).items() if n is not None}
+        outputs.append({"name": name, **{key: float(n) for key, n in known.items()}})
     document = {"kind": golden.kind, "outputs": outputs}
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
     (folder / _NOISE_FILE).write_text(text, encoding="utf-8")
@@ -98,7 +123,7 @@ def read_golden_set(folder: Path) -> GoldenSet:
         kind, noises = str(document["kind"]), list(document["outputs"])
         if [entry["name"] for entry in noises] != [name for name, _ in outputs]:
             raise ValueError("its outputs are not those of the output_N.pb files")
-        noise = {e["name"]: NoiseFloor(float(e["rms"]), float(e["max"])) for e in noises}
+        noise = {entry["name"]: _noise_floor(entry) for entry in noises}
         reference = {}
         for i, (name, rounded) in enumerate(outputs):
             array = _load_array(folder / f"reference_{i}.npy")
@@ -121,7 +146,7 @@ def read_golden_set(folder: Path) -> GoldenSet:
 def read_test_data_set(
     folder: Path,
 ) -> tuple[list[tuple[str, npt.NDArray[Any]]], list[tuple[str, npt.NDArray[Any]]]]:
-    """Read a folder of ONNX test data, anybody's: (inputs, outputs), each a list of (name, array).
+    """Read any folder of ONNX test data: (inputs, outputs), each a list of (name, array).
 
     Raises:
         BundleError: there is no input_0.pb or output_0.pb, a number is left out, or a file is
@@ -157,6 +182,11 @@ def read_test_data_set(
     return tensors["input"], tensors["output"]
 
 
+def _noise_floor(entry: Mapping[str, Any]) -> NoiseFloor:
+    names = [field.name for field in fields(NoiseFloor) if field.name in entry]
+    return NoiseFloor(**{name: float(entry[name]) for name in names})
+
+
 def _load_array(path: Path) -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
@@ -164,7 +194,7 @@ def _load_array(path: Path) -> npt.NDArray[Any]:
         raise
     # A damaged header goes through NumPy's reader of Python literals, which raises nearly anything.
     except Exception as error:
-        raise ValueError(f"{path.name} is no NumPy array: {_one_line(error)}") from None
+        raise ValueError(f"{path.name} is not a NumPy array: {_one_line(error)}") from None
     return array
 
 

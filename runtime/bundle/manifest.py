@@ -23,7 +23,8 @@ class Manifest:
     of domain ``dlzoo``, as ``dlzoo::Mish``: they run by a native kernel where its library is loaded,
     else by the function that the model carries. ``target`` and ``asked_lowerings`` are what the
     export was told about spellings, ``integer_ranges`` the lowest and highest value of inputs that
-    hold indices.
+    hold indices. ``special_values`` says of inputs with NaN and infinities whether the graph
+    answers as PyTorch does, or which outputs differ and the first node that does it.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -43,7 +44,6 @@ class Manifest:
     rho2_limit: float
     rhomax_limit: float
     limit_reason: str
-    divergences: tuple[dict[str, Any], ...]
     tools: dict[str, str]
     weights: dict[str, Any]
     files: dict[str, str]
@@ -51,6 +51,7 @@ class Manifest:
     target: str = "ort-cpu"
     asked_lowerings: dict[str, str] = field(default_factory=dict)
     integer_ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+    special_values: tuple[dict[str, Any], ...] = ()
 
     @property
     def served_name(self) -> str:

@@ -211,7 +211,6 @@ FIELD_READERS: dict[str, Callable[[str, Any], Any]] = {
     "rho2_limit": _limit,
     "rhomax_limit": _limit,
     "limit_reason": _text,
-    "divergences": _objects,
     "tools": _texts_by_name,
     "weights": _weights,
     "files": _file_hashes,
@@ -219,4 +218,5 @@ FIELD_READERS: dict[str, Callable[[str, Any], Any]] = {
     "target": _text,
     "asked_lowerings": _texts_by_name,
     "integer_ranges": _integer_ranges,
+    "special_values": _objects,
 }

@@ -153,5 +153,4 @@ def compare_value(name: str, array: Any, wanted: ReferenceValue, limits: Limits)
         noise,
         unit_roundoff=UNIT_ROUNDOFFS[dtype],
         limits=limits,
-        tolerated=set(),
     )

@@ -1,16 +1,18 @@
-"""MODEL_CARD.md: what a bundle holds, for people and for model hubs."""
+"""MODEL_CARD.md: a summary of a bundle, for people and for model hubs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlzoo.runtime.proof.report import power_from_json
+
 if TYPE_CHECKING:
     from dlzoo.runtime.bundle.manifest import Manifest
 
 
 def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> str:
-    """The card's Markdown: every fact in it comes from the manifest or the report."""
+    """Write the card in Markdown; every fact in it comes from the manifest or the report."""
     card, weights = manifest.card, manifest.weights
     front = ["---", "library_name: onnx", "tags: [onnx, dlzoo, image-classification]"]
     if weights.get("license"):
@@ -47,7 +49,7 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
         "## What was proved",
         "",
         f"Verdict: **{parity['verdict']}**, against PyTorch in float64. `rho2` and `rhomax` are "
-        "the error as a multiple of PyTorch's own float32 error.",
+        "the error as a multiple of the error that float32 arithmetic itself makes in this network.",
         "",
         "| provider | optimization | batch | inputs | rho2 | rhomax | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -57,18 +59,18 @@ def model_card_from_manifest(manifest: Manifest, parity: Mapping[str, Any]) -> s
         f"| {_number(c['rho2'])} | {_number(c['rhomax'])} | {c['verdict']} |"
         for c in parity["candidates"]
     ]
-    if power := parity.get("power"):
+    if power := power_from_json(parity.get("power")):
+        sentence = str(power)
         lines += [
             "",
-            f"Small faults put into single weight tensors: {power['detected']} of "
-            f"{power['tried']} were caught.",
+            f"{sentence[:1].upper()}{sentence[1:]}.",
         ]
     lines += ["", "Replay it: `dlzoo verify <this folder>`.", ""]
     return "\n".join(lines)
 
 
 def _training_lines(training: Mapping[str, Any] | None) -> list[str]:
-    """What the weights learned from, and how well."""
+    """Describe the training data, the recipe and the test score."""
     if training is None:
         return []
     recipe, test = training["recipe"], training.get("test") or {}
@@ -87,13 +89,14 @@ def _training_lines(training: Mapping[str, Any] | None) -> list[str]:
     if test.get("top1_percent") is not None:
         lines += [
             "",
-            f"Of {test['num_images']:,} test images {test['top1_percent']:.2f} % are right.",
+            f"Of {test['num_images']:,} test images, {test['top1_percent']:.2f} % are classified "
+            "correctly.",
         ]
     return lines
 
 
 def _place(candidate: Mapping[str, Any]) -> str:
-    """The provider, and how custom operators ran there."""
+    """Name the provider, and how custom operators ran on it."""
     kernels = candidate.get("kernels")
     return f"{candidate['provider']} ({kernels})" if kernels else str(candidate["provider"])
 

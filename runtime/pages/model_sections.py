@@ -1,4 +1,4 @@
-"""The sections of report.html that tell what manifest.json says, and the timings."""
+"""The sections of report.html with the facts of manifest.json, and the timings."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from dlzoo.runtime.pages.html_pieces import (
 if TYPE_CHECKING:
     from dlzoo.runtime.bundle.manifest import Manifest
 
-#: ONNX operators and paths that are named before the others are counted.
+#: How many ONNX operators and paths are named; the others are counted.
 _NUM_OPERATORS, _NUM_PATHS = 6, 3
 _STAGES = {
     "build": "make the network and its weights",
     "export": "trace it and write it in ONNX",
     "write": "save model.onnx",
     "reference": "PyTorch's answers in float64, and its float32 error",
-    "power": "faults put into weights, one at a time",
+    "power": "how small a change of each weight tensor would show",
     "layers": "every layer against PyTorch",
     "hashes": "sha256 of every file",
     "verify": "the runs of the proof",
 }
-#: Where nobody had a choice, what a spelling means.
+#: The meaning of each spelling, shown where a layer has no reason of its own.
 _SPELLINGS = {
     "native": "ONNX has an operator for it",
     "decomposed": "ONNX has no operator for it at this opset",
-    "function": "a function of its own, whose body is in the file",
-    "contrib": "an operator of ONNX Runtime's own",
-    "custom": "an operator of dlzoo's own",
-    "folded": "its numbers went into the weights of a neighbour",
+    "function": "an ONNX function, whose body is in the file",
+    "contrib": "an operator that only ONNX Runtime has",
+    "custom": "an operator of dlzoo",
+    "folded": "its numbers are folded into the weights of a neighbor",
     "removed": "it does nothing in inference",
 }
 
 
 def axes_section(manifest: Manifest) -> str:
-    """Which sizes may change, how far, and at which that was proved."""
+    """List the sizes that may change, their range, and the sizes at which they were proved."""
     if not manifest.dynamic_axes:
-        return paragraph("None: the model takes the one shape that it declares.")
+        return paragraph("None: the model takes only the shape that it declares.")
     places: dict[str, list[str]] = {}
     for spec in manifest.inputs:
         for axis, size in enumerate(spec.dims):
@@ -72,7 +72,7 @@ def axes_section(manifest: Manifest) -> str:
 
 
 def lowering_section(manifest: Manifest) -> str:
-    """What became of each kind of layer, and why."""
+    """Show how each kind of layer is written in ONNX, and why."""
     if not manifest.lowering:
         return ""
     rows: list[Sequence[Cell]] = []
@@ -92,7 +92,7 @@ def lowering_section(manifest: Manifest) -> str:
         )
     return paragraph(
         f"ONNX is a small language (here opset {manifest.opset}), and a layer can often be "
-        "written in it in several ways. This is what became of each kind of layer."
+        "written in it in several ways. The table shows how each kind of layer is written."
     ) + table(
         "",
         columns(
@@ -106,7 +106,7 @@ def lowering_section(manifest: Manifest) -> str:
 
 
 def timings_section(seconds: Mapping[str, float]) -> str:
-    """Where the time of the export went; empty where nobody took it."""
+    """Show how long each stage of the export took; empty if it was not measured."""
     total = sum(seconds.values())
     if not total:
         return ""
@@ -127,7 +127,7 @@ def timings_section(seconds: Mapping[str, float]) -> str:
 
 
 def origin_section(manifest: Manifest) -> str:
-    """Weights, inputs, outputs, versions."""
+    """List weights, inputs, outputs and versions."""
     card = manifest.card
     rows: list[tuple[str, Cell]] = [("weights", manifest.describe_weights())]
     if card.get("num_parameters"):

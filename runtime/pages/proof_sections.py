@@ -1,4 +1,4 @@
-"""The sections of report.html that tell the numbers of parity.json."""
+"""The sections of report.html with the numbers of parity.json."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from dlzoo.runtime.pages.html_pieces import (
     table,
     text,
 )
+from dlzoo.runtime.proof.report import power_from_json
 
 if TYPE_CHECKING:
     from dlzoo.runtime.bundle.manifest import Manifest
@@ -29,16 +30,19 @@ Parity = Mapping[str, Any]
 
 #: Rows of the table of worst elements.
 _NUM_ELEMENTS = 8
+#: Rows of the table of weight tensors.
+_NUM_LEAST_VISIBLE = 5
 
 
 def runs_section(manifest: Manifest, parity: Parity) -> str:
-    """Every run: how errors are measured, the worst by provider and level, then all."""
+    """Describe every run: how errors are measured, the worst by provider and level, then all."""
     because = f", because {manifest.limit_reason.rstrip('.')}" if manifest.limit_reason else ""
     content = paragraph(
-        "The reference is PyTorch in float64. The noise floor is the error that PyTorch itself "
-        "makes in float32 against it, on the same inputs. Errors here are multiples of that: rho2 "
+        "The reference is PyTorch in float64. The noise floor is the error that float32 arithmetic "
+        "makes in this network on the same inputs: PyTorch runs in float32 with the rounding of "
+        "every operation moved at random. Errors here are multiples of that: rho2 "
         "compares root mean squares, rhomax the worst elements; about 1 means as exact as "
-        f"PyTorch. A run passes with rho2 up to {manifest.rho2_limit:g} and rhomax up to "
+        f"float32 can be. A run passes with rho2 up to {manifest.rho2_limit:g} and rhomax up to "
         f"{manifest.rhomax_limit:g}{because}."
     )
     groups: dict[str, list[Parity]] = {}
@@ -63,11 +67,8 @@ def runs_section(manifest: Manifest, parity: Parity) -> str:
         name="Runs by provider and optimization",
     )
     content += details(f"All {len(parity['candidates'])} runs", _runs(parity["candidates"]))
-    for divergence in manifest.divergences:
-        content += paragraph(
-            f"Let pass as declared: {divergence['op']} on {divergence['provider']} where PyTorch "
-            f"gives {divergence['reference']}. {divergence['reason']}"
-        )
+    for special in manifest.special_values:
+        content += paragraph(f"Inputs with NaN and infinities: {special['text']}.")
     for note in parity["notes"]:
         content += paragraph(f"Note: {str(note).rstrip('.')}.")
     return content
@@ -108,7 +109,7 @@ def _largest(runs: Sequence[Parity], key: str) -> float | None:
 
 
 def layers_section(manifest: Manifest, parity: Parity) -> str:
-    """The error of every layer: the plot, the first wrong one, the worst, then all."""
+    """Show the error of every layer: the plot, the first wrong one, the worst, then all."""
     layers = parity.get("layers")
     if layers is None:
         return paragraph("The errors inside the model were not measured.")
@@ -157,7 +158,7 @@ def _describe(layer: Parity) -> Markup:
 
 
 def elements_section(parity: Parity) -> str:
-    """The worst element of each set of inputs and output, in the run where it is worst."""
+    """Show the worst element of each set of inputs and output, from the run where it is worst."""
     found: dict[tuple[str, str], tuple[float, Parity, Parity]] = {}
     for candidate in parity["candidates"]:
         for worst in candidate.get("worst", ()):
@@ -193,24 +194,34 @@ def elements_section(parity: Parity) -> str:
 
 
 def power_section(parity: Parity) -> str:
-    """How many faults the comparison noticed, and which it missed."""
-    power = parity.get("power")
-    if not power:
+    """How small a change of the weights the comparison notices."""
+    power = power_from_json(parity.get("power"))
+    if power is None:
         return paragraph("Not measured, so nobody knows whether this proof could have failed.")
-    tried, of = power["tried"], power["sampled_of"]
-    which = f"all {of} tensors" if tried == of else f"{tried} of {of} tensors"
     content = paragraph(
-        "A comparison that cannot fail proves nothing. So a small fault was put into one tensor "
-        f"of weights at a time, in {which}: one bit of every value flipped, a thousandth of it. "
-        "Each fault should make the verdict fail."
+        "A comparison that cannot fail proves nothing. So the smallest relative change of each "
+        "weight tensor that would make the verdict fail is computed, from the derivatives of the "
+        "outputs. A tensor is visible if a change of 10 % of it fails; with fewer than nine of ten "
+        "visible the verdict would be vacuous."
     )
+    sentence = str(power)
     content += paragraph(
-        Markup(
-            f"<strong>{power['detected']} of {tried} faults were noticed.</strong> With fewer "
-            "than nine of ten the verdict would be vacuous."
-        )
+        Markup(f"<strong>{text(sentence[:1].upper() + sentence[1:])}.</strong>")
     )
-    if missed := power.get("missed"):
-        names = ", ".join(str(code(name)) for name in missed)
-        content += paragraph(Markup(f"Not noticed in {names}."))
+    if power.missed:
+        names = ", ".join(str(code(name)) for name in power.missed)
+        content += paragraph(Markup(f"Not visible: {names}."))
+    if power.without_effect:
+        names = ", ".join(str(code(name)) for name in power.without_effect)
+        content += paragraph(Markup(f"Without any effect on the outputs: {names}."))
+    if power.smallest_changes:
+        content += table(
+            "The least visible weight tensors",
+            columns("tensor", "smallest change noticed", numeric=("smallest change noticed",)),
+            [
+                (code(name), f"{100 * change:.2g} %")
+                for name, change in power.least_visible[:_NUM_LEAST_VISIBLE]
+            ],
+            name="Least visible tensors",
+        )
     return content

@@ -1,7 +1,7 @@
-"""report.html: what a bundle proves, as one page that needs nothing but itself.
+"""report.html: a bundle's proof as one page that needs no other file.
 
-It is drawn from manifest.json and parity.json; only the timings, which differ from run to run, come
-beside them. The same facts give the same bytes.
+It is made from manifest.json and parity.json; only the timings, which differ from run to run, are
+passed separately. The same facts give the same bytes.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ Parity = Mapping[str, Any]
 def report_page(
     manifest: Manifest, parity: Parity, seconds: Mapping[str, float] | None = None
 ) -> str:
-    """The page's HTML.
+    """Build the page's HTML.
 
     Args:
-        manifest: of the bundle.
-        parity: what parity.json holds.
-        seconds: by stage of the export; without them the page has no timings.
+        manifest: the bundle's manifest.
+        parity: the content of parity.json.
+        seconds: the time of each stage of the export; without it the page has no timings.
     """
     sections = [
         ("proof", "What was proved", runs_section(manifest, parity)),
         ("layers", "Error layer by layer", layers_section(manifest, parity)),
         ("elements", "Worst elements", elements_section(parity)),
-        ("power", "Would a fault have been noticed?", power_section(parity)),
+        ("power", "Would a wrong weight have been noticed?", power_section(parity)),
         ("axes", "Dynamic axes", axes_section(manifest)),
         ("lowering", "How layers are written in ONNX", lowering_section(manifest)),
         ("timings", "Timings", timings_section(seconds or {})),
@@ -96,13 +96,13 @@ def _sentence(manifest: Manifest, parity: Parity) -> Markup:
     known = [c["rho2"] for c in candidates if c["rho2"] is not None]
     return Markup(
         f"This ONNX model gives PyTorch's answers. In {len(candidates)} runs its error is at most "
-        f"{multiple(max(known, default=None))} times the error that PyTorch itself makes in "
-        f"float32; up to {manifest.rho2_limit:g} passes."
+        f"{multiple(max(known, default=None))} times the error that float32 itself "
+        f"makes; up to {manifest.rho2_limit:g} passes."
     )
 
 
 def _as_sentence(text: str) -> str:
-    """With a capital and a full stop, unless it starts with a name such as ``net.py:Net``."""
+    """Add a capital and a full stop, unless the text starts with a name such as ``net.py:Net``."""
     is_name = ":" in text.split(" ")[0]
     return text if is_name else f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
@@ -112,8 +112,8 @@ def _summary(manifest: Manifest) -> str:
     lines = paragraph(_as_sentence(summary), "muted") if summary else ""
     if manifest.weights["kind"] == "random":
         lines += paragraph(
-            "The weights are random, so its answers mean nothing: the page shows that the ONNX "
-            "file computes what the network computes.",
+            "The weights are random, so the model's answers mean nothing: the page only shows that "
+            "the ONNX file computes the same as the network.",
             "warn",
         )
     return lines

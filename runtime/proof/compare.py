@@ -8,23 +8,21 @@ Symbols: y is the float64 reference, o the candidate, u its unit roundoff, N the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.proof.difference import (
-    CLASS_NAMES,
     Difference,
     WorstElement,
+    class_difference,
     exact_difference,
     failed_difference,
     float_difference,
     structure_problem,
 )
-from dlzoo.runtime.proof.divergence import Divergence
 from dlzoo.runtime.proof.limits import Limits
 
 #: u: half the distance from 1 to the next number, by arithmetic (TF32: 10 stored bits, as fp16).
@@ -83,14 +81,13 @@ def compare_outputs(
     dtypes: Mapping[str, str],
     unit_roundoff: float,
     limits: Limits,
-    divergences: Iterable[Divergence] = (),
 ) -> Comparison:
     """Compare a candidate's outputs with a golden set; nothing is ever broadcast.
 
-    rho2 = RMS(o - y) / N2, N2 = max(noise.rms, u·RMS(y), u·tiny)
-    rhomax = max|o - y| / Nmax, Nmax = max(noise.max, u·max|y|, u·tiny)
+    rho2 = RMS(o - y) / N2, N2 = max(noise.rms, u·RMS(signal), u·tiny)
+    rhomax = max|o - y| / Nmax, Nmax = max(noise.max, u·max|signal|, u·tiny)
 
-    tiny is the dtype's smallest normal number: u·tiny is what gradual underflow loses, and the
+    The signal are the elements of y that a rounding can change. tiny is the dtype's smallest normal number: u·tiny is what gradual underflow loses, and the
     only floor under an output that is zero everywhere. Outputs of integers or booleans must be
     equal.
 
@@ -102,13 +99,9 @@ def compare_outputs(
         dtypes: output name -> the numpy dtype name that the model declares.
         unit_roundoff: u of the candidate's arithmetic, from ``UNIT_ROUNDOFFS``.
         limits: the largest rho2 and rhomax that pass.
-        divergences: the declared ones for this graph and provider.
     """
     assert 0 < unit_roundoff < 1, unit_roundoff
     reasons = _structure_reasons(candidate, golden)
-    declared = {divergence.reference for divergence in divergences}
-    tolerated = {CLASS_NAMES.index(name) for name in declared - {"index"}}
-    lets_indices_pass = "index" in declared and not _is_finite(golden.inputs)
     differences = []
     for name, reference in golden.reference.items():
         if name not in candidate:
@@ -118,10 +111,7 @@ def compare_outputs(
             differences.append(failed_difference(name, problem))
             continue
         if candidate[name].dtype.kind != "f":
-            exact = exact_difference(name, candidate[name], reference)
-            if not exact and lets_indices_pass:
-                exact = replace(exact, reasons=(), notes=("has other indices of NaN or Inf",))
-            differences.append(exact)
+            differences.append(exact_difference(name, candidate[name], reference))
             continue
         differences.append(
             float_difference(
@@ -131,14 +121,32 @@ def compare_outputs(
                 golden.noise[name],
                 unit_roundoff=unit_roundoff,
                 limits=limits,
-                tolerated=tolerated,
             )
         )
     return Comparison(differences=tuple(differences), reasons=tuple(reasons))
 
 
-def _is_finite(inputs: Mapping[str, npt.NDArray[Any]]) -> bool:
-    return all(bool(np.isfinite(value).all()) for value in inputs.values())
+def compare_special_values(
+    candidate: Mapping[str, npt.NDArray[Any]], golden: GoldenSet, *, dtypes: Mapping[str, str]
+) -> Comparison:
+    """Compare the answers to inputs with NaN and infinities: only where NaN and infinities are.
+
+    Args:
+        candidate: output name -> array, all that the candidate gave.
+        golden: inputs that are not all finite, and PyTorch's answers.
+        dtypes: output name -> the numpy dtype name that the model declares.
+    """
+    differences = []
+    for name, reference in golden.reference.items():
+        if name in candidate:
+            problem = structure_problem(candidate[name], reference, dtypes.get(name))
+            differences.append(
+                failed_difference(name, problem)
+                if problem
+                else class_difference(name, candidate[name], reference)
+            )
+    reasons = _structure_reasons(candidate, golden)
+    return Comparison(differences=tuple(differences), reasons=tuple(reasons))
 
 
 def _structure_reasons(

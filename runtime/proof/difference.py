@@ -16,7 +16,7 @@ from dlzoo.runtime.proof.limits import Limits
 
 Float64Array = npt.NDArray[np.float64]
 
-#: What an element can be; declared divergences name these.
+#: The classes of an element.
 CLASS_NAMES = ("finite", "NaN", "+Inf", "-Inf")
 
 
@@ -78,6 +78,24 @@ def failed_difference(name: str, reason: str) -> Difference:
     return Difference(name=name, rho2=None, rhomax=None, max_abs_error=None, reasons=(reason,))
 
 
+def class_difference(name: str, candidate: npt.NDArray[Any], y: Float64Array) -> Difference:
+    """Compare only where elements are finite, NaN, +Inf or -Inf; whole numbers must be equal."""
+    if candidate.dtype.kind != "f":
+        return exact_difference(name, candidate, y)
+    o = candidate.astype(np.float64)
+    wrong = _classes(_rounded(y, candidate.dtype)) != _classes(o)
+    reasons = () if not wrong.any() else (_class_reason(o, y, wrong),)
+    return Difference(name=name, rho2=None, rhomax=None, max_abs_error=None, reasons=reasons)
+
+
+def _class_reason(o: Float64Array, y: Float64Array, wrong: npt.NDArray[np.bool_]) -> str:
+    first = _element(o, y, int(np.argmax(wrong)))
+    return (
+        f"has {int(wrong.sum())} of {o.size} elements that are finite, NaN or Inf where they "
+        f"should not be: at {list(first.index)} got {first.got:g}, expected {first.reference:g}"
+    )
+
+
 def exact_difference(name: str, o: npt.NDArray[Any], y: Float64Array) -> Difference:
     """Integers and booleans: equal everywhere, or it fails."""
     different = o != y
@@ -105,7 +123,6 @@ def float_difference(
     *,
     unit_roundoff: float,
     limits: Limits,
-    tolerated: set[int],
 ) -> Difference:
     """Masks of NaN and Inf first, then rho2, rhomax and decisions over the finite elements.
 
@@ -117,29 +134,18 @@ def float_difference(
         name: of the output.
         candidate: of a float dtype and of the reference's shape.
         y: the reference.
-        noise: PyTorch's own.
+        noise: the noise floor.
         unit_roundoff: u of the candidate's arithmetic.
         limits: the largest rho2 and rhomax that pass.
-        tolerated: indices into ``CLASS_NAMES`` of reference elements that may be anything.
     """
     o = candidate.astype(np.float64)
     expected_class, got_class = _classes(_rounded(y, candidate.dtype)), _classes(o)
-    let_pass = np.isin(expected_class, sorted(tolerated)) & (expected_class != got_class)
-    wrong = (expected_class != got_class) & ~let_pass
+    wrong = expected_class != got_class
     reasons, notes = [], []
     worst = None
     if wrong.any():
         worst = _element(o, y, int(np.argmax(wrong)))
-        reasons.append(
-            f"has {int(wrong.sum())} of {o.size} elements that are finite, NaN or Inf where they "
-            f"should not be: at {list(worst.index)} got {worst.got:g}, "
-            f"expected {worst.reference:g}"
-        )
-    if let_pass.any():
-        notes.append(
-            f"has {int(let_pass.sum())} NaN elements of the reference that are something else "
-            "here, as declared for this runtime"
-        )
+        reasons.append(_class_reason(o, y, wrong))
     finite = (expected_class == 0) & (got_class == 0)
     if not finite.any():
         notes.append("has no finite element to compare: only the NaN and Inf masks were")

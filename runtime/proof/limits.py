@@ -42,5 +42,11 @@ class Limits:
         return cls(rho2=manifest.rho2_limit, rhomax=manifest.rhomax_limit)
 
 
+#: A weight tensor is seen where a relative change of this size in it fails the comparison.
+SEEN_CHANGE = 0.1
+#: Share of the tensors with an effect that must be seen, at each output: else nothing is proved.
+POWER_THRESHOLD = 0.9
+#: Above this share of the signal, the error of float32 itself says nothing about a candidate.
+VACUOUS_SHARE = 1e-3
 #: The limits of a float32 model: the default of every function that takes limits.
 DEFAULT_LIMITS = Limits()

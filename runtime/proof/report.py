@@ -10,13 +10,10 @@ from typing import Any, Literal
 from dlzoo.errors import BundleError, DlzooError
 from dlzoo.runtime.proof.difference import WorstElement
 from dlzoo.runtime.proof.layer_errors import LayerErrors
+from dlzoo.runtime.proof.limits import POWER_THRESHOLD
 
 Verdict = Literal["pass", "fail", "vacuous"]
 
-#: Share of faults that a comparison must catch to count as a proof. The golden data of a network
-#: through which signal flows catch nearly all; a tensor that cannot matter (a bias before a
-#: normalization) leaves one or the other fault without any effect.
-POWER_THRESHOLD = 0.9
 _NUM_MISSED_SHOWN = 3
 
 
@@ -50,11 +47,14 @@ class CandidateResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """The number of small faults that the comparison caught, each in one parameter tensor alone.
+    """How small a change of the weights the comparison notices, tensor by tensor.
 
-    ``tried`` of ``sampled_of`` parameter tensors got a fault; ``missed`` names those in which it
-    went unnoticed, where that is known. ``without_effect`` are tensors that were left out of
-    ``tried`` because the outputs do not depend on them at all.
+    Of ``sampled_of`` weight tensors ``tried`` were judged, and in ``detected`` of them a change of
+    10 % or less fails the comparison; ``missed`` names the others. ``without_effect`` are tensors
+    that no output depends on: they are not among those tried. ``smallest_changes`` holds the
+    smallest relative change of each seen tensor that fails; it is empty in bundles of before 0.2,
+    where ``detected`` counts changes of 0.1 % that were tried. ``blind_outputs`` are outputs at
+    which fewer than nine in ten of the tensors that reach them are seen.
     """
 
     detected: int
@@ -62,10 +62,36 @@ class Power:
     sampled_of: int
     missed: tuple[str, ...] = ()
     without_effect: tuple[str, ...] = ()
+    smallest_changes: Mapping[str, float] = field(default_factory=dict, hash=False)
+    blind_outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.detected <= self.tried <= self.sampled_of:
             raise ValueError(f"detected <= tried <= sampled_of does not hold: {self}")
+
+    @property
+    def least_visible(self) -> list[tuple[str, float]]:
+        """The seen tensors and their smallest changes, the least visible first."""
+        return sorted(self.smallest_changes.items(), key=lambda item: (-item[1], item[0]))
+
+    def __str__(self) -> str:
+        """One sentence, as people ask it."""
+        counted = f"{self.detected} of {self.tried} weight tensors"
+        if not self.smallest_changes:
+            return f"a small change in any of {counted} would have been noticed"
+        ordered = self.least_visible
+        largest, median = ordered[0][1], ordered[len(ordered) // 2][1]
+        whole = "any" if self.detected == self.tried else f"any of {counted}"
+        return (
+            f"a change of {_percent(median)} in half of the weight tensors, of "
+            f"{_percent(largest)} in {whole}, would have been noticed"
+        )
+
+
+def _percent(share: float) -> str:
+    """A share in percent, one digit: 0.002 %."""
+    digits = max(0, 1 - math.floor(math.log10(share * 100)) - 1) if share else 0
+    return f"{share * 100:.{digits}f} %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,13 +192,21 @@ def power_from_json(document: Any) -> Power | None:
         return None
     try:
         facts = dict(document)
-        missed, without_effect = (
+        missed, without_effect, blind = (
             tuple(str(name) for name in facts.pop(key, ()))
-            for key in ("missed", "without_effect")
+            for key in ("missed", "without_effect", "blind_outputs")
         )
-        numbers = {key: int(value) for key, value in facts.items()}
-        return Power(**numbers, missed=missed, without_effect=without_effect)
-    except (TypeError, ValueError, OverflowError) as error:
+        changes = dict(facts.pop("smallest_changes", {}))
+        return Power(
+            detected=int(facts.pop("detected")),
+            tried=int(facts.pop("tried")),
+            sampled_of=int(facts.pop("sampled_of")),
+            missed=missed,
+            without_effect=without_effect,
+            smallest_changes={str(name): float(change) for name, change in changes.items()},
+            blind_outputs=blind,
+        )
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise BundleError(
             "parity.json: power should be detected, tried and sampled_of, got "
             f"{repr(document)[:200]} "
@@ -229,6 +263,7 @@ def judge(
     *,
     power_required: bool,
     problems: Sequence[str] = (),
+    silent_sizes: Sequence[str] = (),
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Judge all results together: the verdict, and the reasons where it is not ``pass``.
 
@@ -243,10 +278,11 @@ def judge(
         power: what faults were caught; None where that was not measured.
         power_required: whether a power that was not measured makes the verdict ``vacuous``.
         problems: what is wrong with the model apart from its numbers.
+        silent_sizes: sizes at which float32 itself says nothing, a reason each.
     """
     if problems or any(result.verdict == "fail" for result in results):
         return "fail", tuple(problems)
-    reasons = []
+    reasons = list(silent_sizes)
     if not results:
         reasons.append("nothing was compared")
     ways = dict.fromkeys((result.place, result.optimization) for result in results)
@@ -263,13 +299,21 @@ def judge(
         if power_required:
             reasons.append("its power was never measured: parity.json holds none")
     elif power.tried == 0:
-        reasons.append("its power was not measured: no fault was tried")
+        reasons.append(f"its power is nothing: of {power.sampled_of} weight tensors none has a visible effect on "
+            "the outputs")
     elif power.detected / power.tried < POWER_THRESHOLD:
         reasons.append(
-            f"only {power.detected} of {power.tried} small faults in the weights were caught, "
-            f"expected at least {POWER_THRESHOLD:.0%}{_missed_text(power)}: the outputs hardly "
-            "depend on the weights, or PyTorch's own float32 error hides it. Use trained "
-            "weights, or random ones through which signal flows; outputs of whole numbers hide small errors, so give the scores too"
+            f"only {power.detected} of {power.tried} weight tensors are visible in the outputs, "
+            f"expected at least {POWER_THRESHOLD:.0%}{_missed_text(power)}: a change of 10 % in "
+            "any other would pass. Use trained weights, or random ones that let signal through; "
+            "whole numbers hide small errors, so let the network give its scores, too"
+        )
+    elif power.blind_outputs:
+        named = ", ".join(repr(name) for name in power.blind_outputs)
+        reasons.append(
+            f"at output {named} fewer than {POWER_THRESHOLD:.0%} of the weight tensors that reach "
+            "it are visible: a change of 10 % in the others would pass. Use trained weights, or "
+            "inputs at which that output varies"
         )
     return ("vacuous" if reasons else "pass"), tuple(reasons)
 

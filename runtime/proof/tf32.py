@@ -39,6 +39,7 @@ def tf32_note(
             limits=limits,
         )
         for golden in golden_sets
+        if golden.is_finite
     ]
     return describe_tf32(comparisons)
 

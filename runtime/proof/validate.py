@@ -6,19 +6,28 @@ Needs onnxruntime and numpy, not torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from dlzoo.errors import ArgumentError, BundleError, ProviderError
 from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.onnx_reader.onnx_header import OnnxHeader, read_onnx_header
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
-from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS, Comparison, compare_outputs
+from dlzoo.runtime.proof.compare import (
+    UNIT_ROUNDOFFS,
+    Comparison,
+    compare_outputs,
+    compare_special_values,
+)
 from dlzoo.runtime.proof.declarations import axis_problems, declaration_problems, replayed_axes
-from dlzoo.runtime.proof.divergence import Divergence, declared_divergences
 from dlzoo.runtime.proof.limits import Limits
 from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.proof.report import CandidateResult, Power, Report, judge, power_from_json
+from dlzoo.runtime.proof.silent_sizes import silent_sizes
 from dlzoo.runtime.proof.stage_clock import StageClock
 from dlzoo.runtime.proof.tf32 import tf32_note
 from dlzoo.runtime.session.custom_ops import (
@@ -38,6 +47,7 @@ def verify_bundle(
     optimizations: Sequence[str] = ("all",),
     allow_fallback: bool = False,
     native_library: str | Path = AUTO,
+    strict_special_values: bool = False,
     golden_sets: Sequence[GoldenSet] | None = None,
     power: Power | None = None,
     progress: Progress = SILENT,
@@ -51,6 +61,7 @@ def verify_bundle(
         allow_fallback: let nodes run on another provider than the one asked for.
         native_library: kernels for operators of domain ``dlzoo``, as for ``open_session``. Where
             there are any, the model runs both with them and without.
+        strict_special_values: let answers to NaN and infinities decide, too.
         golden_sets: other data than the bundle's own, computed in the same way.
         power: as measured just now; the one in parity.json if None.
         progress: called with the name of each stage.
@@ -83,6 +94,7 @@ def verify_bundle(
         dtypes=dtypes,
         unit_roundoff=UNIT_ROUNDOFFS[manifest.precision],
         limits=limits,
+        strict_special_values=strict_special_values,
         candidates=_candidates(
             header,
             providers,
@@ -114,7 +126,13 @@ def verify_bundle(
         *declaration_problems(bundle, header),
         *axis_problems(manifest.dynamic_axes, axes),
     ]
-    verdict, reasons = judge(results, power, power_required=True, problems=problems)
+    verdict, reasons = judge(
+        results,
+        power,
+        power_required=True,
+        problems=problems,
+        silent_sizes=silent_sizes(compared, dtypes),
+    )
     return Report(
         verdict=verdict,
         bundle=manifest.name,
@@ -137,6 +155,7 @@ def verify_model(
     optimizations: Sequence[str] = ("all",),
     allow_fallback: bool = False,
     native_library: str | Path = AUTO,
+    strict_special_values: bool = False,
     power: Power | None = None,
     notes: Sequence[str] = (),
     progress: Progress = SILENT,
@@ -160,6 +179,7 @@ def verify_model(
         dtypes={spec.name: spec.dtype for spec in header.outputs},
         unit_roundoff=coarsest_unit_roundoff(header.outputs),
         limits=limits,
+        strict_special_values=strict_special_values,
         candidates=_candidates(
             header,
             providers,
@@ -221,6 +241,7 @@ def _run_candidates(
     dtypes: Mapping[str, str],
     unit_roundoff: float,
     limits: Limits,
+    strict_special_values: bool,
     candidates: Iterable[RunSettings],
     clock: StageClock,
 ) -> tuple[CandidateResult, ...]:
@@ -229,7 +250,6 @@ def _run_candidates(
     for settings in candidates:
         clock("open", str(settings))
         session = open_with(model, settings)
-        divergences = declared_divergences(header.num_nodes_by_op, session.provider)
         for golden in golden_sets:
             clock("run", f"{settings}, batch {golden.batch}, {golden.kind}")
             results.append(
@@ -239,7 +259,7 @@ def _run_candidates(
                     dtypes=dtypes,
                     unit_roundoff=unit_roundoff,
                     limits=limits,
-                    divergences=divergences,
+                    strict_special_values=strict_special_values,
                 )
             )
         del session  # or it would hold its weights while the next one loads them
@@ -253,7 +273,7 @@ def _run_one(
     dtypes: Mapping[str, str],
     unit_roundoff: float,
     limits: Limits,
-    divergences: Iterable[Divergence],
+    strict_special_values: bool,
 ) -> CandidateResult:
     try:
         outputs = session.run(golden.inputs)
@@ -261,13 +281,13 @@ def _run_one(
         # A model that cannot do what its golden data ask of it is wrong, not the user.
         comparison = Comparison(differences=(), reasons=(str(error),))
     else:
-        comparison = compare_outputs(
+        comparison = judge_outputs(
             outputs,
             golden,
             dtypes=dtypes,
             unit_roundoff=unit_roundoff,
             limits=limits,
-            divergences=divergences,
+            strict_special_values=strict_special_values,
         )
     return CandidateResult(
         provider=session.provider,
@@ -282,4 +302,34 @@ def _run_one(
         reasons=comparison.all_reasons,
         notes=comparison.notes,
         worst=comparison.worst,
+    )
+
+
+def judge_outputs(
+    outputs: Mapping[str, npt.NDArray[Any]],
+    golden: GoldenSet,
+    *,
+    dtypes: Mapping[str, str],
+    unit_roundoff: float,
+    limits: Limits,
+    strict_special_values: bool,
+) -> Comparison:
+    """Compare outputs with a golden set by the rule for its inputs.
+
+    Inputs with NaN or infinities decide nothing unless ``strict_special_values`` is set: runtimes
+    differ there, and people's inputs are numbers. A difference is a note of the comparison.
+    """
+    if golden.is_finite:
+        return compare_outputs(
+            outputs, golden, dtypes=dtypes, unit_roundoff=unit_roundoff, limits=limits
+        )
+    comparison = compare_special_values(outputs, golden, dtypes=dtypes)
+    if strict_special_values or comparison.reasons:
+        return comparison
+    return replace(
+        comparison,
+        differences=tuple(
+            replace(d, reasons=(), notes=(*d.notes, *d.reasons))
+            for d in comparison.differences
+        ),
     )

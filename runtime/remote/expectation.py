@@ -16,7 +16,6 @@ from dlzoo.runtime.onnx_reader.onnx_header import read_onnx_header
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
 from dlzoo.runtime.proof.compare import UNIT_ROUNDOFFS
 from dlzoo.runtime.proof.declarations import axis_problems, declaration_problems, replayed_axes
-from dlzoo.runtime.proof.divergence import DIVERGENCES, Divergence
 from dlzoo.runtime.proof.limits import Limits
 from dlzoo.runtime.proof.recorded import (
     Tolerance,
@@ -42,7 +41,6 @@ class Expectation:
     limits: Limits
     inputs: tuple[TensorSpec, ...] | None = None
     outputs: tuple[TensorSpec, ...] | None = None
-    divergences: tuple[Divergence, ...] = ()
     opset: int = 0
     power: Power | None = None
     power_required: bool = False
@@ -70,7 +68,6 @@ def expectation_of(bundle: Bundle) -> Expectation:
         limits=Limits.from_manifest(manifest),
         inputs=manifest.inputs,
         outputs=manifest.outputs,
-        divergences=_divergences_anywhere(header.num_nodes_by_op),
         opset=header.opset,
         power=power_from_json(bundle.parity().get("power")),
         power_required=True,
@@ -80,11 +77,6 @@ def expectation_of(bundle: Bundle) -> Expectation:
             *axis_problems(manifest.dynamic_axes, axes),
         ),
     )
-
-
-def _divergences_anywhere(ops: Mapping[str, int]) -> tuple[Divergence, ...]:
-    """List the divergences declared for any provider: a server does not say which one it uses."""
-    return tuple(divergence for divergence in DIVERGENCES if divergence.op in ops)
 
 
 def recorded_expectation(
@@ -118,7 +110,6 @@ def recorded_expectation(
             unit_roundoff=coarsest_unit_roundoff(header.outputs),
             inputs=header.inputs,
             outputs=header.outputs,
-            divergences=_divergences_anywhere(header.num_nodes_by_op),
             opset=header.opset,
             notes=(*notes, "power was not measured"),
             limits=limits,

@@ -15,10 +15,10 @@ import numpy as np
 
 from dlzoo.runtime.bundle.golden_set import GoldenSet
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
-from dlzoo.runtime.proof.compare import compare_outputs
 from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.proof.report import CandidateResult, Report, Verdict, judge
 from dlzoo.runtime.proof.stage_clock import StageClock
+from dlzoo.runtime.proof.validate import judge_outputs
 from dlzoo.runtime.remote.expectation import Expectation
 from dlzoo.runtime.remote.images import ImageAgreement
 from dlzoo.runtime.remote.model import RefusedError, RemoteFacts, RemoteModel, RemoteTensor
@@ -210,13 +210,13 @@ def _run_one(remote: RemoteModel, golden: GoldenSet, expected: Expectation) -> C
         answers = remote.infer(golden.inputs, list(golden.reference))
     except RefusedError as error:
         return replace(unanswered, reasons=(str(error),))
-    comparison = compare_outputs(
+    comparison = judge_outputs(
         answers,
         golden,
         dtypes=expected.dtypes,
         unit_roundoff=expected.unit_roundoff,
         limits=expected.limits,
-        divergences=expected.divergences,
+        strict_special_values=False,
     )
     return replace(
         unanswered,

@@ -33,7 +33,6 @@ def make_manifest(
         "rho2_limit": 3.0,
         "rhomax_limit": 6.0,
         "limit_reason": "",
-        "divergences": (),
         "tools": {},
         "weights": {"kind": "random", "seed": 0, "source": None, "sha256": "0" * 64},
         "files": {},

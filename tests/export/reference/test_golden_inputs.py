@@ -26,9 +26,7 @@ def test_float_kinds_cover_the_batches_with_few_samples() -> None:
         ("normal x1", (1, 3, 8, 6)),
         ("normal x50", (2, 3, 8, 6)),
         ("zeros, denormals, uniform", (3, 3, 8, 6)),
-        ("NaN pixel", (1, 3, 8, 6)),
-        ("+Inf pixel", (1, 3, 8, 6)),
-        ("-Inf pixel", (1, 3, 8, 6)),
+        ("NaN, +Inf and -Inf pixel", (3, 3, 8, 6)),
     ]
     assert sum(len(inputs["x"]) for _, inputs in sets) == MAX_SAMPLES
     assert all(inputs["x"].dtype == np.float32 for _, inputs in sets)
@@ -46,47 +44,22 @@ def test_each_kind_is_what_it_says() -> None:
     assert (denormals != 0).all() and (np.abs(denormals) < smallest_normal).all()
     assert (denormals < 0).any() and (denormals > 0).any()
     assert uniform.min() >= 0 and 0.99 < uniform.max() < 1
-    for kind, is_special in (
-        ("NaN pixel", np.isnan),
-        ("+Inf pixel", np.isposinf),
-        ("-Inf pixel", np.isneginf),
-    ):
-        assert is_special(sets[kind]).sum() == 1
-        assert np.isfinite(sets[kind]).sum() == sets[kind].size - 1
-        assert is_special(sets[kind][0, 0, 32, 32])
-
-
-def test_kinds_share_batches_where_samples_are_dear() -> None:
-    spec = TensorSpec(name="x", dtype="float32", dims=("batch", 3, 66, 64))
-    sets = golden_inputs([spec], sizes=SIZES, seed=0, share_batches=True)
-    assert [(kind, len(inputs["x"])) for kind, inputs in sets] == [
-        ("normal x1", 1),
-        ("NaN pixel; normal x50", 2),
-        ("+Inf pixel; -Inf pixel; zeros, denormals, uniform", 3),
-    ]
-    (nan, large), (plus, minus, bands) = (inputs["x"] for _, inputs in sets[1:])
-    for sample, is_special in ((nan, np.isnan), (plus, np.isposinf), (minus, np.isneginf)):
+    special = sets["NaN, +Inf and -Inf pixel"]
+    for sample, is_special in zip(special, (np.isnan, np.isposinf, np.isneginf), strict=True):
         assert is_special(sample).sum() == 1
         assert np.isfinite(sample).sum() == sample.size - 1
-        assert abs(np.nanstd(sample[np.isfinite(sample)]) - 1) < 0.03
-    assert abs(large.std() / 50 - 1) < 0.03
-    zeros, denormals, uniform = np.split(bands, 3, axis=1)
-    assert not zeros.any()
-    assert (denormals != 0).all()
-    assert (np.abs(denormals) < np.finfo(np.float32).smallest_normal).all()
-    assert uniform.min() >= 0 and 0.99 < uniform.max() < 1
+        assert is_special(sample[0, 32, 32])
 
 
-@pytest.mark.parametrize("batches", [(1, 2), (4,), ()])
-def test_no_batch_to_share_keeps_every_kind_apart(batches: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("batches", [(1, 2), (2,), ()])
+def test_a_batch_too_small_for_all_special_values_gets_a_set_of_each(
+    batches: tuple[int, ...],
+) -> None:
     dims: tuple[str | int, ...] = ("batch", 3, 8, 6) if batches else (1, 3, 8, 6)
     spec = TensorSpec(name="x", dtype="float32", dims=dims)
     sizes = {"batch": batches} if batches else {}
-    apart, shared = (
-        golden_inputs([spec], sizes=sizes, seed=0, share_batches=share)
-        for share in (False, True)
-    )
-    assert [kind for kind, _ in apart] == [kind for kind, _ in shared]
+    kinds = [kind for kind, _ in golden_inputs([spec], sizes=sizes, seed=0)]
+    assert "NaN pixel" in kinds and "normal x50" in kinds
 
 
 def test_stream_is_pinned() -> None:
@@ -95,7 +68,7 @@ def test_stream_is_pinned() -> None:
     for _, inputs in golden_inputs([TENSOR], sizes=SIZES, seed=7):
         # Normal deviates go through log and exp, whose last bit may differ between libraries.
         digest.update(np.round(inputs["x"].astype(np.float64), 4).tobytes())
-    assert digest.hexdigest()[:16] == "d12fb13c56bd302e"
+    assert digest.hexdigest()[:16] == "1c169ab0be242c21"
     first, again, other = (
         golden_inputs([TENSOR], sizes=SIZES, seed=s)[0][1]["x"] for s in (1, 1, 2)
     )

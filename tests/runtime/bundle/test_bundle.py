@@ -71,7 +71,6 @@ def fill_bundle(folder: Path) -> Manifest:
             rho2_limit=3.0,
             rhomax_limit=6.0,
             limit_reason="",
-            divergences=(),
             tools={},
             weights={"kind": "random", "seed": 0, "source": None, "sha256": "0" * 64},
             files={},

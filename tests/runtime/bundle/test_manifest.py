@@ -34,7 +34,6 @@ def make_manifest(**changes: Any) -> Manifest:
         "rho2_limit": 3.0,
         "rhomax_limit": 6.0,
         "limit_reason": "",
-        "divergences": (),
         "tools": {"torch": "2.13.0"},
         "weights": {"kind": "random", "seed": 0, "source": None, "sha256": SHA},
         "files": {"model.onnx": SHA, "golden/test_data_set_0/input_0.pb": SHA},

@@ -83,7 +83,6 @@ def make_bundle(
         rho2_limit=3.0,
         rhomax_limit=6.0,
         limit_reason="",
-        divergences=(),
         tools={},
         weights={"kind": "random", "seed": 0},
         files={},

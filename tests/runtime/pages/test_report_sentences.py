@@ -8,6 +8,7 @@ import pytest
 
 from dlzoo.runtime.bundle.manifest import Manifest
 from dlzoo.runtime.proof.difference import WorstElement
+from dlzoo.runtime.proof.report import Power
 from tests.support.report_facts import candidate
 from tests.support.report_reader import parity, read, section
 
@@ -20,7 +21,7 @@ def test_the_verdict_is_one_plain_sentence(manifest: Manifest) -> None:
 
     assert lead(parity()) == (
         "This ONNX model gives PyTorch's answers. In 3 runs its error is at most 1.10 times the "
-        "error that PyTorch itself makes in float32; up to 3 passes."
+        "error that float32 itself makes; up to 3 passes."
     )
     failed = candidate(verdict="fail", reasons=("output 'y' has rho2 9, the limit is 3",))
     assert lead(parity(verdict="fail", candidates=(failed, candidate()))) == (
@@ -86,8 +87,16 @@ def test_elements_that_are_not_finite_come_first_by_name(manifest: Manifest) -> 
 
 def test_power_names_what_was_missed(manifest: Manifest) -> None:
     said = section(read(manifest, parity()), "power").text
-    assert "in 10 of 12 tensors" in said and "9 of 10 faults were noticed." in said
-    assert "Not noticed in conv1.bias." in said
+    assert "A small change in any of 9 of 10 weight tensors would have been noticed." in said
+    assert "Not visible: conv1.bias." in said
+    changes = {"conv1.weight": 2e-5, "fc.weight": 3e-6, "fc.bias": 2e-3}
+    power = Power(detected=3, tried=3, sampled_of=3, smallest_changes=changes)
+    said = section(read(manifest, parity(power=power)), "power").text
+    assert (
+        "A change of 0.002 % in half of the weight tensors, of 0.2 % in any, would have been noticed."
+        in said
+    )
+    assert said.index("fc.bias") < said.index("conv1.weight") < said.index("fc.weight")
     assert "Not measured" in section(read(manifest, parity(power=None)), "power").text
 
 

@@ -79,7 +79,7 @@ def test_power_below_the_threshold_is_vacuous(detected: int, verdict: str) -> No
     got, reasons = judge([result()], power, power_required=False)
     assert got == verdict
     if verdict == "vacuous":
-        assert f"only {detected} of 10 small faults in the weights were caught" in reasons[0]
+        assert f"only {detected} of 10 weight tensors are visible in the outputs" in reasons[0]
 
 
 @pytest.mark.parametrize("power", [None, Power(detected=0, tried=0, sampled_of=0)])
