@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 import torch
@@ -20,23 +20,49 @@ from dlzoo.export.convert.dynamic_axes import (
     refuse_adaptive_pooling,
 )
 from dlzoo.export.convert.lowering_record import record_lowering
+from dlzoo.export.convert.output_names import name_outputs, provisional_names
+from dlzoo.export.convert.pool_windows import write_windows
+from dlzoo.export.convert.promoted_types import PromotedTypes
+from dlzoo.export.convert.runtime_kernels import refuse_missing_kernels
+from dlzoo.export.convert.runtime_limits import write_within_limits
+from dlzoo.export.convert.stored_state import (
+    DataAsDetached,
+    attributes_written,
+    forward_on_copies,
+)
 from dlzoo.export.convert.tracing_failure import explain_failure
 from dlzoo.export.convert.tracing_state import without_chatter
-from dlzoo.export.graph.onnx_graph import OnnxGraph, check_graph, spec_of
+from dlzoo.export.graph.onnx_graph import (
+    InvalidGraphError,
+    OnnxGraph,
+    check_graph,
+    spec_of,
+)
 from dlzoo.export.graph.tied_weights import merge_tied_weights
 from dlzoo.export.graph.trace_metadata import clear_trace_metadata
 from dlzoo.export.lowering.registry import HIGHEST_OPSET, LOWEST_OPSET
 from dlzoo.export.lowering.translation import LoweringPlan
-from dlzoo.export.opset.opset_conversion import LOWEST_NATIVE_OPSET, convert_down
+from dlzoo.export.opset.opset_conversion import (
+    LOWEST_NATIVE_OPSET,
+    convert_down,
+    write_newer_values,
+)
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
 from dlzoo.version import __version__
 from dlzoo.zoo.module_state import in_eval_mode
-from dlzoo.zoo.sources.module_call import bind_inputs
+from dlzoo.zoo.sources.module_call import (
+    bind_inputs,
+    bind_shapes,
+    copies_of,
+    input_order,
+)
 
 #: The sizes that an open axis is to take, by its symbol.
 AxisRanges = Mapping[str, tuple[int, int]]
 #: MaxPool-22, InstanceNormalization-22 and Elu-22 have no CUDA kernel in onnxruntime-gpu 1.31.
 DEFAULT_OPSET = 20
+#: Tried, in this order, where an opset gives an invalid graph.
+_OTHER_OPSETS = (20, 18, 21, 17, 23)
 
 
 def onnx_from_torch(
@@ -73,7 +99,59 @@ def onnx_from_torch(
     """
     axes = dynamic_axes or {}
     _check_arguments(example_inputs, opset, axes)
-    plan = LoweringPlan(opset, target, lowerings)
+
+    def export_at(opset: int) -> OnnxGraph:
+        return _export_at(
+            opset,
+            module,
+            example_inputs,
+            output_names=output_names,
+            dynamic_axes=axes,
+            axis_ranges=axis_ranges,
+            plan=LoweringPlan(opset, target, lowerings),
+        )
+
+    try:
+        return export_at(opset)
+    except InvalidGraphError as error:
+        remedy = _opset_that_works(export_at, opset)
+        raise ExportError(
+            f"{type(module).__name__} cannot be exported at opset {opset}: {error} {remedy}"
+        ) from None
+
+
+def _opset_that_works(export_at: Callable[[int], OnnxGraph], opset: int) -> str:
+    """What helps against an invalid graph: another opset, if one that is tried gives a valid one."""
+    others = [other for other in _OTHER_OPSETS if other != opset]
+    for other in others:
+        try:
+            export_at(other)
+        except (InvalidGraphError, ExportError):
+            continue
+        return f"Opset {other} works: set `opset` to {other}."
+    tried = ", ".join(map(str, others))
+    return (
+        f"Opsets {tried} fail, too. This is an error of the exporter (torch.onnx of torch "
+        f"{torch.__version__}): report it at https://github.com/pytorch/pytorch/issues."
+    )
+
+
+def _export_at(
+    opset: int,
+    module: nn.Module,
+    example_inputs: dict[str, Tensor],
+    *,
+    output_names: Sequence[str],
+    dynamic_axes: DynamicAxes,
+    axis_ranges: AxisRanges | None,
+    plan: LoweringPlan,
+) -> OnnxGraph:
+    """As :func:`onnx_from_torch`, once.
+
+    Raises:
+        InvalidGraphError: what came out breaks a rule of ONNX, or is not what was asked for.
+    """
+    axes = dynamic_axes
     notes: list[str] = []
     with in_eval_mode(module, notes), without_chatter(notes), plan.tracing():
         program = trace_and_translate(
@@ -81,11 +159,16 @@ def onnx_from_torch(
         )
     model, traced = program.model, program.exported_program
     assert traced is not None, "torch.onnx gives the program that it translated"
+    _check_number_of_outputs(model, output_names)
+    name_outputs(model, output_names)
 
     # In this order: what failed to stay open explains the other findings.
     ranges = dynamic_ranges(model, traced, axes)
     refuse_adaptive_pooling(module, traced, plan.torch_operators)
     _check_outputs(model, traced, output_names)
+    write_windows(model)
+    write_within_limits(model)
+    write_newer_values(model)
     if opset < LOWEST_NATIVE_OPSET:
         model = convert_down(model, opset)
     plan.attach_functions(model)
@@ -97,6 +180,8 @@ def onnx_from_torch(
     model.domain, model.model_version = None, None
     _check_opset(model, opset)
     check_graph(model)
+    if plan.target in ("ort-cpu", "portable"):
+        refuse_missing_kernels(model)
     return OnnxGraph(
         model=model,
         program=traced,
@@ -167,7 +252,7 @@ def trace_and_translate(
     Raises:
         ExportError: the network cannot be traced or translated.
     """
-    args, kwargs = bind_inputs(module, example_inputs)
+    args, kwargs = bind_inputs(module, copies_of(example_inputs))
     bounds = axis_ranges or {}
     dims = {
         symbol: torch.export.Dim(symbol)
@@ -178,24 +263,40 @@ def trace_and_translate(
     }
     shapes = {
         name: {axis: dims[symbol] for axis, symbol in dynamic_axes.get(name, {}).items()}
-        for name in (kwargs or example_inputs)
+        for name in example_inputs
     }
-    try:
+
+    def export(copied: set[str]) -> torch.onnx.ONNXProgram | None:
         # As matrix products and softmax: the fused attention of a CPU is decomposed with strides
         # that a masked network's next reshape does not fit, and each device has another.
-        with sdpa_kernel(SDPBackend.MATH), AttentionInFourDimensions():
-            program = torch.onnx.export(
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            AttentionInFourDimensions(),
+            PromotedTypes(),
+            DataAsDetached(),
+            forward_on_copies(module, copied),
+        ):
+            return torch.onnx.export(
                 module,
                 args,
                 kwargs=kwargs,
                 dynamo=True,
-                input_names=list(kwargs or example_inputs),
-                output_names=list(output_names),
+                input_names=input_order(module, example_inputs),
+                output_names=provisional_names(len(output_names)),
                 opset_version=max(opset, LOWEST_NATIVE_OPSET),
-                dynamic_shapes=shapes if kwargs else tuple(shapes.values()),
+                dynamic_shapes=bind_shapes(module, shapes),
                 custom_translation_table=plan.translation_table(),
                 verbose=False,
             )
+
+    try:
+        try:
+            program = export(set())
+        except Exception as error:
+            written = attributes_written(module, error)
+            if not written:
+                raise
+            program = export(written)
     except Exception as error:
         if plan.error is not None:
             raise plan.error from None
@@ -204,15 +305,19 @@ def trace_and_translate(
     return program
 
 
-def _check_outputs(
-    model: ir.Model, program: torch.export.ExportedProgram, output_names: Sequence[str]
-) -> None:
+def _check_number_of_outputs(model: ir.Model, output_names: Sequence[str]) -> None:
     outputs = model.graph.outputs
     if len(outputs) != len(output_names):
         raise ExportError(
             f"The network gives {len(outputs)} tensors, but {len(output_names)} outputs are "
             f"named ({', '.join(output_names)}). Name each of them once."
         )
+
+
+def _check_outputs(
+    model: ir.Model, program: torch.export.ExportedProgram, output_names: Sequence[str]
+) -> None:
+    outputs = model.graph.outputs
     (results,) = program.graph.output_node().args
     traced = [node.meta["val"] for node in results if isinstance(node, torch.fx.Node)]
     for value, name, expected in zip(
@@ -221,9 +326,9 @@ def _check_outputs(
         spec = spec_of(value)
         dtype = str(expected.dtype).removeprefix("torch.")
         if (spec.name, spec.dtype, len(spec.dims)) != (name, dtype, expected.dim()):
-            raise ExportError(
+            raise InvalidGraphError(
                 f"Output {name!r} came out as {spec}, expected {dtype} of rank "
-                f"{expected.dim()}. This is a fault of the exporter: try another --opset."
+                f"{expected.dim()}."
             )
 
 
@@ -237,10 +342,9 @@ def _checked_inputs(
         for name, x in example_inputs.items()
     }
     if got != expected:
-        raise ExportError(
+        raise InvalidGraphError(
             f"The graph has the inputs {', '.join(map(str, specs))}, expected "
-            f"{', '.join(f'{n} {d} of rank {r}' for n, (d, r) in expected.items())}. This is a "
-            "fault of the exporter: try another --opset."
+            f"{', '.join(f'{n} {d} of rank {r}' for n, (d, r) in expected.items())}."
         )
     return specs
 

@@ -1,32 +1,50 @@
-"""What tracing a network must not leave behind: modes, random streams, chatter."""
+"""What tracing a network must not leave on the terminal, and what of it the user should read.
+
+A note is for whoever wrote the network, so only what the network's own code says is one: its
+warnings, what it logs and what it prints. What torch, onnxscript and their like say about
+themselves is dropped: nobody can act on it.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import sysconfig
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO, cast
+
+import onnx
+import onnx_ir
+import onnxscript
+import sympy
+import torch
 
 #: Loggers of the exporter and what it stands on.
 _CHATTY = ("torch", "onnxscript", "onnx_ir")
-#: What they say about every network, or about themselves: nothing that a user can act on.
-_SMALL_TALK = ("torchvision is not installed",)
-
-
-class _Collector(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+#: Where their code lies, what they calculate with, and ours.
+_EXPORTERS_FOLDERS = tuple(
+    f"{folder}{os.sep}"
+    for folder in (
+        Path(__file__).parents[1],
+        *(Path(str(p.__file__)).parent for p in (torch, onnxscript, onnx_ir, onnx, sympy)),
+    )
+)
+_STANDARD_LIBRARY = f"{sysconfig.get_paths()['stdlib']}{os.sep}"
+#: A message passes through these on its way to the stream.
+_CARRIERS = (logging.__file__, warnings.__file__, __file__)
 
 
 class _OtherThreadsOnly:
-    """A text stream that keeps what this thread prints, and lets a progress bar's thread write."""
+    """A text stream that keeps what this thread prints, and lets a progress bar's thread write.
+
+    ``kept`` is what the network's own code printed.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -36,20 +54,35 @@ class _OtherThreadsOnly:
     def write(self, text: str) -> int:
         if self._stream is not None and threading.get_ident() != self._thread:
             return self._stream.write(text)
-        self.kept.append(text)
+        if is_networks_own(_writer(sys._getframe(1))):
+            self.kept.append(text)
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
+def _writer(frame: FrameType | None) -> str:
+    """The file whose code wrote something."""
+    while frame is not None and frame.f_code.co_filename in _CARRIERS:
+        frame = frame.f_back
+    return frame.f_code.co_filename if frame is not None else ""
+
+
+def is_networks_own(file: str) -> bool:
+    """Whether a file belongs to the network, or to a package that its author chose."""
+    if file.startswith(_STANDARD_LIBRARY) and "site-packages" not in file:
+        return False
+    return not file.startswith(_EXPORTERS_FOLDERS)
+
+
 @contextmanager
 def without_chatter(notes: list[str]) -> Iterator[None]:
-    """Keep what the exporter logs, warns and prints off the terminal; what may matter is noted.
+    """Keep what is logged, warned and printed off the terminal; what the network says is noted.
 
-    Deprecations inside the exporter are dropped: they concern its authors.
+    Its deprecation warnings are dropped: they are for the authors of what it calls.
     """
-    collector = _Collector()
+    silent = logging.NullHandler()
     loggers = [
         logger
         for name, logger in logging.root.manager.loggerDict.items()
@@ -60,7 +93,7 @@ def without_chatter(notes: list[str]) -> Iterator[None]:
     saved = [(logger, logger.handlers, logger.propagate) for logger in loggers]
     out, err = _OtherThreadsOnly(sys.stdout), _OtherThreadsOnly(sys.stderr)
     for logger in loggers:
-        logger.handlers, logger.propagate = [collector], False
+        logger.handlers, logger.propagate = [silent], False
     try:
         with (
             warnings.catch_warnings(record=True) as warned,
@@ -72,14 +105,13 @@ def without_chatter(notes: list[str]) -> Iterator[None]:
     finally:
         for logger, handlers, propagate in saved:
             logger.handlers, logger.propagate = handlers, propagate
-        texts = collector.messages
-        texts += [
-            str(w.message)
-            for w in warned
-            if not issubclass(w.category, (DeprecationWarning, FutureWarning))
+        texts = [
+            str(warning.message)
+            for warning in warned
+            if not issubclass(warning.category, (DeprecationWarning, FutureWarning))
+            and is_networks_own(warning.filename)
         ]
         printed = "".join((*out.kept, *err.kept))
         texts += [f"printed: {line}" for line in printed.splitlines()]
         lines = [next(iter(text.strip().splitlines()), "") for text in texts]
-        known = [line for line in lines if line and not line.startswith(_SMALL_TALK)]
-        notes += dict.fromkeys(known)
+        notes += dict.fromkeys(line for line in lines if line)

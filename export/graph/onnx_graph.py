@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from dlzoo.errors import ExportError
 from dlzoo.export.graph.onnx_writer import SavedModel, proto_without_weights, write_onnx
+from dlzoo.export.graph.valid_nodes import invalid_nodes
 from dlzoo.runtime.bundle.manifest_fields import AxisRange
 from dlzoo.runtime.onnx_reader.tensor_spec import TensorSpec
 from dlzoo.runtime.session.native_library import CUSTOM_DOMAIN
@@ -20,6 +21,10 @@ from dlzoo.runtime.session.native_library import CUSTOM_DOMAIN
 #: Initializers up to this many elements (axes, shapes) go along when a graph is checked: what
 #: they hold decides the shapes behind them.
 _MAX_INLINE_ELEMENTS = 1024
+
+
+class InvalidGraphError(Exception):
+    """What is wrong with a graph that the exporter gave, as a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,15 +117,19 @@ def checkable_proto(model: ir.Model) -> onnx.ModelProto:
 def check_graph(model: ir.Model) -> None:
     """Run ``onnx.checker`` with shape inference on everything but the large weights.
 
+    Beside it, each node is compared with the schema of its opset, attribute values too.
+
     Raises:
-        ExportError: the graph breaks ONNX's rules.
+        InvalidGraphError: the graph breaks ONNX's rules.
     """
+    problem = next(invalid_nodes(model), "")
+    if problem:
+        raise InvalidGraphError(f"The exported graph breaks a rule of ONNX: {problem}")
     proto = checkable_proto(model)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ExportError(
-            f"The exported graph breaks a rule of ONNX: {lines[0]} "
-            "Try another --opset; this is a fault of the exporter."
+        raise InvalidGraphError(
+            f"The exported graph breaks a rule of ONNX: {lines[0].rstrip('.')}."
         ) from None

@@ -9,6 +9,7 @@ portable    any runtime                every operator of the ONNX standard, and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -69,6 +70,47 @@ def missing_operator(names: tuple[str, ...], opset: int, target: Target) -> str:
     return next(
         (name for name in names if kernel_status(name, opset, target) == "missing"), ""
     )
+
+
+def has_kernel_of_types(
+    op_type: str, domain: str, since_version: int, types: Mapping[str, str]
+) -> bool:
+    """Whether ONNX Runtime's CPU provider, as installed, has a kernel for these types.
+
+    Args:
+        op_type: the operator.
+        domain: its domain.
+        since_version: of its schema.
+        types: type parameter -> type, as in ``{"T": "tensor(double)"}``; one that is not given
+            counts as any.
+    """
+    kernels = _types_of_kernels().get((domain, op_type), [])
+    return any(
+        low <= since_version <= high
+        and all(
+            types.get(name, allowed[0]) in allowed for name, allowed in constraints.items()
+        )
+        for (low, high), constraints in kernels
+    )
+
+
+@cache
+def _types_of_kernels() -> dict[
+    tuple[str, str], list[tuple[tuple[int, int], dict[str, list[str]]]]
+]:
+    """The CPU provider's kernels by operator: versions, and the types of each parameter."""
+    from onnxruntime.capi import _pybind_state
+
+    found: dict[tuple[str, str], list[tuple[tuple[int, int], dict[str, list[str]]]]] = {}
+    for kernel in _pybind_state.get_all_opkernel_def():
+        if kernel.provider == _PROVIDERS["ort-cpu"]:
+            constraints = {
+                name: types for name, types in kernel.type_constraints.items() if types
+            }
+            found.setdefault((kernel.domain, kernel.op_name), []).append(
+                (kernel.version_range, constraints)
+            )
+    return found
 
 
 def _schema(op_type: str, opset: int) -> Any:  # onnx's types lack has_function

@@ -16,7 +16,9 @@ import onnx_ir as ir
 
 from dlzoo.errors import OpsetError
 from dlzoo.export.graph.onnx_graph import checkable_proto
+from dlzoo.export.graph.valid_nodes import newer_values, version_of_value
 from dlzoo.export.opset import (
+    arithmetic,
     axes,
     comparison,
     normalization,
@@ -27,7 +29,7 @@ from dlzoo.export.opset import (
 from dlzoo.export.opset.adapter import ADAPTERS, CannotDowngradeError, Rewrite
 
 #: These register adapters when they are imported.
-_ADAPTER_MODULES = (axes, comparison, normalization, resize, shape, softmax)
+_ADAPTER_MODULES = (arithmetic, axes, comparison, normalization, resize, shape, softmax)
 #: What the exporter's operators are written in.
 LOWEST_NATIVE_OPSET = 18
 #: Same attributes and inputs, another meaning, and no adapter: modes of other names came.
@@ -52,9 +54,32 @@ def convert_down(model: ir.Model, opset: int) -> ir.Model:
         lowest = _lowest_opset(untouched, opset)
         raise OpsetError(
             f"Opset {opset} cannot be delivered for this network: {error} The lowest that works "
-            f"is {lowest}: use --opset {lowest}."
+            f"is {lowest}: set `opset` to {lowest}."
         ) from None
     return model
+
+
+def write_newer_values(model: ir.Model) -> None:
+    """Write nodes with an attribute value that the model's opset does not have, in place.
+
+    The exporter takes ``Pad`` with ``mode="wrap"``, of opset 19, at opset 18, too.
+
+    Raises:
+        OpsetError: there is no such form; the opset with which the value came is named.
+    """
+    opset = model.opset_imports[""]
+    for graph in list(model.graphs()):
+        for node in list(graph):
+            for name, value in newer_values(node, opset):
+                version = version_of_value(node.op_type, name, value)
+                adapter = ADAPTERS.get((node.op_type, version or 0))
+                if adapter is None:
+                    came = f"came with opset {version}" if version else "is not ONNX's"
+                    raise OpsetError(
+                        f"Opset {opset} cannot be delivered for this network: {node.op_type} "
+                        f"has {name} = {value!r}, which {came}."
+                    )
+                adapter(Rewrite(model, node))
 
 
 def _convert(model: ir.Model, opset: int) -> None:

@@ -25,6 +25,51 @@ def slice_the_shape(rewrite: Rewrite) -> None:
     rewrite.replace_with("Slice", [whole, *bounds])
 
 
+@adapts(19, "Pad")
+def wrap_by_slices(rewrite: Rewrite) -> None:
+    """Circular padding: along each axis, what is at the other end is put before and behind.
+
+    A negative pad cuts off, as in the other modes.
+    """
+    if rewrite.attribute("mode", "constant") != "wrap":
+        return
+    data, pads = rewrite.input(0), rewrite.constant(1)
+    rank = rewrite.rank(data)
+    assert data is not None and pads is not None
+    axes = rewrite.constant(3) or [*range(rank)]
+    for axis, first, last in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
+        name = f"axis_{axis % rank}"
+        if first < 0 or last < 0:
+            data = _sliced(rewrite, data, axis, max(0, -first), min(0, last), f"{name}_rest")
+        parts = [data]
+        if first > 0:
+            parts.insert(0, _sliced(rewrite, data, axis, -first, 0, f"{name}_end"))
+        if last > 0:
+            # Counted in what was there before the other side was cut off.
+            parts.append(_sliced(rewrite, data, axis, 0, last, f"{name}_start"))
+        if len(parts) > 1:
+            data = rewrite.add("Concat", parts, {"axis": axis}, name=name)
+            data.type = parts[0].type
+    rewrite.replace_with("Identity", [data])
+
+
+def _sliced(
+    rewrite: Rewrite, data: ir.Value, axis: int, start: int, end: int, name: str
+) -> ir.Value:
+    """``data[start:end]`` along an axis; an end of 0 is the end of the axis."""
+    bounds = [
+        rewrite.new_constant(np.array([number], np.int64), f"{name}_{part}")
+        for part, number in (
+            ("first", start),
+            ("stop", end or np.iinfo(np.int64).max),
+            ("axes", axis),
+        )
+    ]
+    sliced = rewrite.add("Slice", [data, *bounds], name=name)
+    sliced.type = data.type
+    return sliced
+
+
 @adapts(18, "Pad")
 def pad_all_axes(rewrite: Rewrite) -> None:
     """Pads of some axes as pads of all, most of them 0."""
@@ -37,8 +82,6 @@ def pad_all_axes(rewrite: Rewrite) -> None:
         full[:, [axis % rank for axis in axes]] = np.array(pads).reshape(2, -1)
         rewrite.node.replace_input_with(1, rewrite.new_constant(full.reshape(-1), "all_pads"))
     rewrite.drop_inputs_from(min(3, len(rewrite.node.inputs)))
-    if rewrite.attribute("mode") == "wrap":
-        raise rewrite.fail("came to wrap around with opset 19")
 
 
 @adapts(12, "Constant")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dlzoo.export.lowering.operators import (
     adaptive_pool,
     antialiased_resize,
+    average_pool,
     ceil_pool,
     exporters_own,
     gelu,
@@ -30,5 +31,5 @@ __all__ = ["MODULES", "OPERATORS"]
 MODULES = (
     *(mish, gelu, silu, hardswish, softplus),
     *(local_response_norm, group_norm, instance_norm, layer_norm, mean, variance),
-    *(adaptive_pool, ceil_pool, antialiased_resize, exporters_own),
+    *(adaptive_pool, average_pool, ceil_pool, antialiased_resize, exporters_own),
 )

@@ -13,7 +13,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,61 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlzoo.export.lowering.onnx_operators import op
+from dlzoo.export.lowering.operators.average_pool import average_pool
 from dlzoo.export.lowering.registry import Lowering, Operator, add_operator
 
-#: Typed as Any: their stubs have an overload for every combination.
-_max_pool2d: Any = F.max_pool2d
-_avg_pool2d: Any = F.avg_pool2d
-
-
-@torch.library.custom_op("dlzoo::ceil_max_pool2d", mutates_args=())
-def _maximum(
-    x: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> Tensor:
-    pooled: Tensor = _max_pool2d(
-        x, list(kernel), list(stride), list(padding), list(dilation), ceil_mode=True
-    )
-    return pooled
-
-
-@torch.library.custom_op("dlzoo::ceil_avg_pool2d", mutates_args=())
-def _average(
-    x: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    count_include_pad: bool,
-) -> Tensor:
-    pooled: Tensor = _avg_pool2d(
-        x, list(kernel), list(stride), list(padding), True, count_include_pad
-    )
-    return pooled
-
-
-@_maximum.register_fake
-def _(
-    x: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> Tensor:
-    return x.new_empty(_output_shape(x, kernel, stride, padding, dilation))
-
-
-@_average.register_fake
-def _(
-    x: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    count_include_pad: bool,
-) -> Tensor:
-    return x.new_empty(_output_shape(x, kernel, stride, padding, (1, 1)))
+#: PyTorch's own, by the number of axes. Typed as Any: their stubs have an overload for every
+#: combination.
+_MAXIMUM: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AVERAGE: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def _output_shape(
@@ -95,101 +47,195 @@ def _output_shape(
     return sizes
 
 
-def _pair(value: Any) -> list[int]:
-    return [value, value] if isinstance(value, int) else list(value)
+def _for_each_axis(value: Any, num_axes: int) -> list[int]:
+    numbers = [value] if isinstance(value, int) else list(value)
+    return numbers * num_axes if len(numbers) == 1 else numbers
 
 
-def _is_open(x: Tensor) -> bool:
-    """Whether a height or width is open, in an image with a batch."""
-    return x.dim() == 4 and any(not isinstance(size, int) for size in x.shape[2:])
+def _is_open(x: Tensor, num_axes: int) -> bool:
+    """Whether a size is open along the pooled axes of a batch."""
+    return x.dim() == num_axes + 2 and any(not isinstance(size, int) for size in x.shape[2:])
 
 
-def _traced_maximum(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    if not ceil_mode or return_indices or not _is_open(input):
-        return _max_pool2d(
-            input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+def _add_maximum(num_axes: int) -> None:
+    own = _MAXIMUM[num_axes]
+    name = f"ceil_max_pool{num_axes}d"
+
+    @torch.library.custom_op(f"dlzoo::{name}", mutates_args=())
+    def pool(
+        x: Tensor,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+    ) -> Tensor:
+        pooled: Tensor = own(
+            x, list(kernel), list(stride), list(padding), list(dilation), ceil_mode=True
         )
-    kernel = _pair(kernel_size)
-    return torch.ops.dlzoo.ceil_max_pool2d.default(
-        input, kernel, _pair(stride or kernel), _pair(padding), _pair(dilation)
-    )
+        return pooled
 
+    @pool.register_fake
+    def _(
+        x: Tensor,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+    ) -> Tensor:
+        return x.new_empty(_output_shape(x, kernel, stride, padding, dilation))
 
-def _traced_average(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Tensor:
-    traced: Tensor
-    if not ceil_mode or divisor_override is not None or not _is_open(input):
-        traced = _avg_pool2d(
-            input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    def traced(
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        if not ceil_mode or return_indices or not _is_open(input, num_axes):
+            return own(
+                input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+            )
+        kernel = _for_each_axis(kernel_size, num_axes)
+        return pool(
+            input,
+            kernel,
+            _for_each_axis(stride or kernel, num_axes),
+            _for_each_axis(padding, num_axes),
+            _for_each_axis(dilation, num_axes),
         )
-        return traced
-    kernel = _pair(kernel_size)
-    traced = torch.ops.dlzoo.ceil_avg_pool2d.default(
-        input, kernel, _pair(stride or kernel), _pair(padding), count_include_pad
-    )
-    return traced
+
+    def translate(
+        x: Any,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+    ) -> Any:
+        return op.MaxPool(
+            x,
+            ceil_mode=1,
+            kernel_shape=list(kernel),
+            strides=list(stride),
+            pads=[*padding, *padding],
+            dilations=list(dilation),
+        )[0]
+
+    _add_operator(name, own, traced, "MaxPool", translate)
 
 
-def _max_pool(
-    x: Any,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> Any:
-    return op.MaxPool(
-        x,
-        ceil_mode=1,
-        kernel_shape=list(kernel),
-        strides=list(stride),
-        pads=[*padding, *padding],
-        dilations=list(dilation),
-    )[0]
+def _add_average(num_axes: int) -> None:
+    own = _AVERAGE[num_axes]
+    name = f"ceil_avg_pool{num_axes}d"
+
+    def call(input: Tensor, *arguments: Any, divisor_override: int | None) -> Tensor:
+        # In one dimension there is no such argument.
+        divisor = () if divisor_override is None else (divisor_override,)
+        pooled: Tensor = own(input, *arguments, *divisor)
+        return pooled
+
+    @torch.library.custom_op(f"dlzoo::{name}", mutates_args=())
+    def pool(
+        x: Tensor,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        count_include_pad: bool,
+        divisor_override: int | None,
+    ) -> Tensor:
+        return call(
+            x,
+            list(kernel),
+            list(stride),
+            list(padding),
+            True,
+            count_include_pad,
+            divisor_override=divisor_override,
+        )
+
+    @pool.register_fake
+    def _(
+        x: Tensor,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        count_include_pad: bool,
+        divisor_override: int | None,
+    ) -> Tensor:
+        return x.new_empty(_output_shape(x, kernel, stride, padding, [1] * num_axes))
+
+    def traced(
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Tensor:
+        if not ceil_mode or not _is_open(input, num_axes):
+            return call(
+                input,
+                kernel_size,
+                stride,
+                padding,
+                ceil_mode,
+                count_include_pad,
+                divisor_override=divisor_override,
+            )
+        kernel = _for_each_axis(kernel_size, num_axes)
+        pooled: Tensor = pool(
+            input,
+            kernel,
+            _for_each_axis(stride or kernel, num_axes),
+            _for_each_axis(padding, num_axes),
+            count_include_pad,
+            divisor_override,
+        )
+        return pooled
+
+    def translate(
+        x: Any,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        count_include_pad: bool,
+        divisor_override: int | None = None,
+    ) -> Any:
+        return average_pool(
+            x,
+            kernel,
+            stride,
+            padding,
+            True,
+            count_include_pad,
+            divisor_override,
+            num_axes=num_axes,
+        )
+
+    _add_operator(name, own, traced, "AveragePool", translate)
 
 
-def _average_pool(
-    x: Any,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    count_include_pad: bool,
-) -> Any:
-    return op.AveragePool(
-        x,
-        ceil_mode=1,
-        kernel_shape=list(kernel),
-        strides=list(stride),
-        pads=[*padding, *padding],
-        count_include_pad=int(count_include_pad),
-    )
-
-
-for _name, _function, _replacement, _onnx, _translate in (
-    ("ceil_max_pool2d", _max_pool2d, _traced_maximum, "MaxPool", _max_pool),
-    ("ceil_avg_pool2d", _avg_pool2d, _traced_average, "AveragePool", _average_pool),
-):
+def _add_operator(
+    name: str,
+    function: Callable[..., Any],
+    replacement: Callable[..., Any],
+    onnx: str,
+    translate: Callable[..., Any],
+) -> None:
     add_operator(
         Operator(
-            name=_name,
-            torch_operators=(f"dlzoo.{_name}.default",),
+            name=name,
+            torch_operators=(f"dlzoo.{name}.default",),
             formula="pooling with ceil_mode where a size is open",
-            torch_function=_function,
-            replacement=_replacement,
+            torch_function=function,
+            replacement=replacement,
         ),
-        Lowering(operator=_name, spelling="native", onnx=(_onnx,), translate=_translate),
+        Lowering(operator=name, spelling="native", onnx=(onnx,), translate=translate),
     )
+
+
+for _num_axes in (1, 2, 3):
+    _add_maximum(_num_axes)
+    _add_average(_num_axes)

@@ -28,13 +28,6 @@ _ROWS = (
         ("MaxPool",),
         "ceil_mode too",
     ),
-    (
-        "avg_pool2d",
-        "aten.avg_pool2d.default",
-        "mean over windows",
-        ("AveragePool",),
-        "ceil_mode too",
-    ),
     ("softmax", "aten.softmax.int", "exp(x_i) / sum_j exp(x_j)", ("Softmax",), ""),
     ("dropout", "aten.dropout.default", "x in eval mode", (), "leaves no node"),
 )

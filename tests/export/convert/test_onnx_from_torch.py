@@ -168,6 +168,31 @@ def test_nothing_is_printed_and_what_matters_is_noted(
     assert graph.notes == ("the weights are old", "printed: looking at 3")
 
 
+class Recurrent(nn.Module):
+    """Makes the exporter warn of weights, of axes that have one symbol and of constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        y: Tensor = self.lstm(x)[0]
+        return y * scale[:, None, None], torch.ones(3)
+
+
+def test_what_the_exporter_says_of_itself_is_not_noted(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    graph = onnx_from_torch(
+        Recurrent().eval(),
+        {"x": torch.zeros(2, 5, 3), "scale": torch.zeros(2)},
+        output_names=["y", "ones"],
+        dynamic_axes={"x": {0: "batch"}, "scale": {0: "batch"}},
+    )
+    assert graph.notes == ()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_batch_normalization_of_training_is_exported_on_request(
     export: Export, tmp_path: Path
 ) -> None:

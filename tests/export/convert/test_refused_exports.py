@@ -30,8 +30,41 @@ def test_failed_trace_says_why_in_one_line(
     with pytest.raises(ExportError, match=r"^Branches cannot be traced by torch\.export") as e:
         export(Branches(), 2, 3)
     assert "data-dependent expression" in one_line(e)
-    assert "Write the network without Python decisions on tensor values." in one_line(e)
+    assert "(in forward, test_refused_exports.py:" in one_line(e)
+    assert ": return x if x.sum() > 0 else -x)" in one_line(e)
+    assert "Write the network without Python decisions on tensor values, for" in one_line(e)
     assert capfd.readouterr() == ("", "")
+
+
+class KeepsAList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = Seen()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.seen.append(x) * 2
+        return y
+
+
+class Seen:
+    def append(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            raise NotImplementedError("only plain tensors are kept")
+        return x
+
+
+def test_cause_that_is_not_known_is_not_guessed(export: Export) -> None:
+    with pytest.raises(ExportError) as e:
+        export(nn.Sequential(nn.ReLU(), KeepsAList()), 2, 3)
+    text = one_line(e)
+    assert text.startswith(
+        "Sequential cannot be exported, for a reason that is not known here: "
+        "NotImplementedError: only plain tensors are kept (in module '1', "
+        "test_refused_exports.py:"
+    )
+    assert ': raise NotImplementedError("only plain tensors are kept")). ' in text
+    assert "report it with the network's code at https://github.com/pytorch/pytorch" in text
+    assert "Python decisions" not in text
 
 
 def test_network_that_fails_in_pytorch_is_told_apart(export: Export) -> None:
@@ -79,6 +112,40 @@ def test_a_constant_that_would_change_with_the_batch_is_named(export: Export) ->
         "aten.conv2d.default in module '1' changes with it, and ONNX has a constant there. Fix that "
         "axis, for example --batch 1."
     )
+
+
+class Volumes(nn.Module):
+    """GridSample took volumes with opset 20."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.grid_sample(
+            x, torch.tanh(x[:, :3].permute(0, 2, 3, 4, 1)), align_corners=True
+        )
+
+
+def test_remedy_for_an_invalid_graph_was_tried(export: Export) -> None:
+    with pytest.raises(ExportError) as e:
+        export(Volumes(), 2, 3, 4, 5, 6, opset=18)
+    assert one_line(e) == (
+        "Volumes cannot be exported at opset 18: The exported graph breaks a rule of ONNX: "
+        "GridSample (node_grid_sampler) samples a volume, which came with opset 20. Opset 20 works: "
+        "set `opset` to 20."
+    )
+    assert export(Volumes(), 2, 3, 4, 5, 6, opset=20).opset == 20
+
+
+def test_no_opset_is_named_where_none_works(export: Export) -> None:
+    with pytest.raises(ExportError) as e:
+        export(HalfSum(), 2, 3)
+    assert "Opsets 18, 21, 17, 23 fail, too." in one_line(e)
+    assert "https://github.com/pytorch/pytorch/issues" in one_line(e)
+
+
+class HalfSum(nn.Module):
+    """What the exporter gives is float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.half().sum(1)
 
 
 class Baked(nn.Module):

@@ -71,7 +71,7 @@ def test_operator_without_an_older_form_is_named(
         export(module, *shape, opset=opset)
     assert str(e.value) == (
         f"Opset {opset} cannot be delivered for this network: {reason}. The lowest that works "
-        f"is {lowest}: use --opset {lowest}."
+        f"is {lowest}: set `opset` to {lowest}."
     )
     assert export(module, *shape, opset=lowest).opset == lowest
 
