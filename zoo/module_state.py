@@ -84,6 +84,8 @@ class _Slot:
             for key, before in self.content.items():
                 after = self.container.get(key)
                 is_own = before is not None and key not in _OF_EVERY_MODULE
+                # The older spectral_norm and pruning compute ``weight`` from ``weight_orig``.
+                is_own &= f"{key}_orig" not in self.content.get("_parameters", ())
                 if is_own and not _is_same(before, after):
                     yield f"{self.name}.{key}" if self.name else str(key)
         elif isinstance(self.container, np.ndarray):
@@ -99,6 +101,10 @@ class _Slot:
 def _is_same(before: Any, after: Any) -> bool:
     if isinstance(before, _PLAIN) and isinstance(after, _PLAIN):
         return type(before) is type(after) and (before == after or before != before)
+    if isinstance(before, Tensor) and isinstance(after, Tensor) and before is not after:
+        # Computed anew from what is stored, as by the older weight_norm and by pruning.
+        is_alike = before.shape == after.shape and before.dtype == after.dtype
+        return is_alike and torch.equal(before, after)
     return before is after
 
 

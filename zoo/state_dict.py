@@ -98,10 +98,10 @@ def sha256_of_state_dict(state_dict: Mapping[str, Tensor]) -> str:
     """A digest of names, types, shapes and values, equal on every machine.
 
     sha256 over, for each key in sorted order: the line ``key dtype [shape]``, then the values in
-    row-major order, little-endian.
+    row-major order, little-endian. What ``get_extra_state`` gives and is not a tensor is left out.
     """
     digest = hashlib.sha256()
-    for key in sorted(state_dict):
+    for key in sorted(k for k, value in state_dict.items() if isinstance(value, Tensor)):
         tensor = state_dict[key].detach().cpu().contiguous()
         dtype = str(tensor.dtype).removeprefix("torch.")
         digest.update(f"{key} {dtype} {list(tensor.shape)}\n".encode())

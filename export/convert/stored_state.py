@@ -74,8 +74,12 @@ def forward_on_copies(module: nn.Module, names: set[str]) -> Iterator[None]:
             for place, tensor in before.items():
                 place.put(tensor)
 
+    replaced = module.__dict__.get("forward")
     module.__dict__["forward"] = forward
     try:
         yield
     finally:
-        del module.__dict__["forward"]
+        if replaced is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = replaced

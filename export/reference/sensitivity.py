@@ -229,12 +229,13 @@ def _affine_statistics(module: nn.Module) -> Iterator[list[_Affine]]:
 
 @contextmanager
 def _requiring_grad(tensors: Sequence[Tensor]) -> Iterator[None]:
-    before = [t.requires_grad for t in tensors]
+    before = [(t.requires_grad, t.grad) for t in tensors]
     try:
         for t in tensors:
             t.requires_grad_(True)
+            t.grad = None
         yield
     finally:
-        for t, was_required in zip(tensors, before, strict=True):
+        for t, (was_required, gradient) in zip(tensors, before, strict=True):
             t.requires_grad_(was_required)
-            t.grad = None
+            t.grad = gradient

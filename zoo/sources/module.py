@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils import _pytree
 
 from dlzoo.errors import ArgumentError, ExportError, describe_exception
@@ -23,6 +23,12 @@ from dlzoo.zoo.state_dict import copy_state_dict, require_finite_weights, sha256
 from dlzoo.zoo.state_dict_file import load_state_dict_file
 
 _SCORES_RANK = 2
+#: Where torch keeps its quantized layers.
+_QUANTIZED = (
+    "torch.ao.nn.quantized",
+    "torch.ao.nn.intrinsic.quantized",
+    "torch.ao.nn.sparse.quantized",
+)
 #: Threads may sum in another order from run to run; randomness moves answers by far more.
 _MAX_DIFFERENCE = 1e-3
 
@@ -79,12 +85,31 @@ def _require_traceable(module: nn.Module, kind: str) -> None:
             f"{kind} is TorchScript, which torch.export does not trace. Give the nn.Module that it "
             "was made from."
         )
-    for name, parameter in module.named_parameters():
-        if isinstance(parameter, UninitializedParameter):
+    for path, part in module.named_modules():
+        if isinstance(part, torch.jit.RecursiveScriptModule) and not _is_traced(module, path):
+            raise ArgumentError(
+                f"{kind} has {path!r} as TorchScript, which torch.export does not trace. Put the "
+                "nn.Module that it was made from in its place."
+            )
+        if type(part).__module__.startswith(_QUANTIZED):
+            raise ArgumentError(
+                f"{kind} is quantized: {path!r} is {type(part).__module__}.{type(part).__name__}, "
+                "which has no ONNX form. Export the float network, and quantize the model.onnx of "
+                "its bundle, for example with onnxruntime.quantization."
+            )
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if isinstance(tensor, UninitializedTensorMixin):
             raise ArgumentError(
                 f"{kind} has {name} without a shape: a lazy layer that never ran. Call the module "
                 "once on a batch first."
             )
+
+
+def _is_traced(module: nn.Module, path: str) -> bool:
+    """Whether a part is within one that ``torch.jit.trace`` made, which may export."""
+    steps = path.split(".")
+    parts = (module.get_submodule(".".join(steps[:n])) for n in range(1, len(steps) + 1))
+    return any(isinstance(part, torch.jit.TopLevelTracedModule) for part in parts)
 
 
 def load_weights_file(module: nn.Module, path: str, subject: str) -> None:
@@ -232,6 +257,17 @@ def _ask_for_inputs(module: nn.Module) -> tuple[InputSpec, ...]:
 
 def _require_float32_on_cpu(module: nn.Module) -> None:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.device.type == "meta":
+            raise ArgumentError(
+                f"{type(module).__name__} has {name} on meta, expected the CPU: it has a shape "
+                'and no values. Call .to_empty(device="cpu"), then load the weights.'
+            )
+        if tensor.layout != torch.strided:
+            layout = str(tensor.layout).removeprefix("torch.")
+            raise ArgumentError(
+                f"{type(module).__name__} has {name} as a {layout} tensor, expected a dense one: "
+                "ONNX has no sparse weights. Keep it as .to_dense()."
+            )
         if tensor.device.type != "cpu":
             raise ArgumentError(
                 f"{type(module).__name__} has {name} on {tensor.device}, expected the CPU: the "

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import collections.abc
+import dis
+import functools
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import Parameter
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -50,6 +54,37 @@ def bind_shapes(module: nn.Module, shapes: Mapping[str, Any]) -> dict[str, Any]:
     return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
 
 
+@contextmanager
+def keywords_named(module: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """While active, the signature of a forward has the inputs that go to ``**kwargs`` by name.
+
+    torch.export (2.13) finds no place for the shapes of the others.
+    """
+    extra = _Binding(module, {name: name for name in names}).extra
+    if not extra or hasattr(module, "_in_spec"):
+        yield
+        return
+    original = module.forward
+
+    @functools.wraps(original)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs)
+
+    signature = inspect.signature(original)
+    own = [p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    named = [Parameter(name, Parameter.KEYWORD_ONLY) for name in extra]
+    forward.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
+    replaced = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if replaced is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = replaced
+
+
 def call_module(
     module: nn.Module, inputs: Mapping[str, Tensor], output_names: Sequence[str]
 ) -> dict[str, Tensor]:
@@ -86,12 +121,13 @@ class _Binding:
     """Which parameter of a ``forward`` gets which inputs."""
 
     def __init__(self, module: nn.Module, inputs: Mapping[str, Any]) -> None:
+        self._forward = module.forward
         self._parameters = inspect.signature(module.forward).parameters
         self._hints = _type_hints(module)
         self._rest = dict(inputs)
         self._values: dict[str, Any] = {}
         self._surplus: list[Any] = []
-        self._extra: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {}
         self._take_named()
         self._take_by_prefix()
         self._take_in_order()
@@ -131,11 +167,12 @@ class _Binding:
             parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
             for parameter in self._parameters.values()
         )
-        if len(required) == 1 and self._rest and not has_more:
-            name = required[0].name
+        takers = required or free
+        if len(takers) == 1 and self._rest and not has_more:
+            name = takers[0].name
             kind = _container_of(self._hints.get(name))
             if kind is None and len(self._rest) > len(free):
-                kind = dict
+                kind = _container_that_is_read(self._forward, name)
             if kind is not None:
                 self._values[name] = _contain(kind, self._rest)
                 self._rest = {}
@@ -148,7 +185,7 @@ class _Binding:
             if parameter.kind is Parameter.VAR_POSITIONAL:
                 self._surplus, self._rest = list(self._rest.values()), {}
             elif parameter.kind is Parameter.VAR_KEYWORD:
-                self._extra, self._rest = self._rest, {}
+                self.extra, self._rest = self._rest, {}
         self._surplus += self._rest.values()  # too many: PyTorch itself will say so
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -173,7 +210,7 @@ class _Binding:
         kwargs = {
             name: self._values[name] for name in names[last + 1 :] if name in self._values
         }
-        return (*args, *self._surplus), {**kwargs, **self._extra}
+        return (*args, *self._surplus), {**kwargs, **self.extra}
 
 
 def _type_hints(module: nn.Module) -> dict[str, Any]:
@@ -210,6 +247,20 @@ def _container_of(hint: Any) -> type | None:
         if issubclass(origin, general):
             return kind
     return None
+
+
+def _container_that_is_read(forward: Any, name: str) -> type:
+    """``list`` where the code of a forward reads a parameter by position, else ``dict``."""
+    code = getattr(inspect.unwrap(forward), "__code__", None)
+    steps = [] if code is None else list(dis.get_instructions(code))
+    for step, following in pairwise(steps):
+        if step.argval == name and step.opname.startswith("LOAD_FAST"):
+            is_number = following.opname.startswith("LOAD") and isinstance(
+                following.argval, int
+            )
+            if is_number or following.opname in ("UNPACK_SEQUENCE", "GET_ITER"):
+                return list
+    return dict
 
 
 def _contain(kind: type, values: Mapping[str, Any]) -> Any:

@@ -178,7 +178,6 @@ def test_an_output_without_a_batch_in_front(tmp_path: Path) -> None:
     bundle = dlzoo.export_model(LastState(), tmp_path / "lstm", inputs=[spec])
     assert bundle.parity()["verdict"] == "pass"
     assert [spec.dims for spec in bundle.manifest.outputs] == [("batch", 32), (2, "batch", 16)]
-    assert {d["op"] for d in bundle.manifest.divergences} == {"LSTM"}
 
 
 class Centered(nn.Module):
@@ -254,7 +253,7 @@ def test_inputs_and_outputs_of_every_kind(tmp_path: Path) -> None:
     assert ids.max() > 40, "the whole vocabulary is drawn from"
     assert bundle.parity()["power"]["detected"] == 5
     assert dlzoo.verify(bundle, against=module)
-    with pytest.raises(ArgumentError, match=r"--head got 'softmax', but twotowers does not"):
+    with pytest.raises(ArgumentError, match=r"`head` got 'softmax', but twotowers does not"):
         from dlzoo.export.plan.options import ExportOptions
 
         dlzoo.export_model(
