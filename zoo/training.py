@@ -1,4 +1,4 @@
-"""Training: a recipe and a data set become a run, which exports like any model."""
+"""Training: from a recipe and a data set to a run, which can be exported like any model."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ from dlzoo.zoo.train.scores.prediction import predict
 
 OnText = Callable[[str], None]
 
-#: Images that a layer-sequential initialization looks at.
+#: Images used by a layer-sequential initialization.
 _INITIALIZATION_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run gave; ``test`` is None where the data have no test images."""
+    """The result of a training run; ``test`` is None if there are no test images."""
 
     folder: Path
     rows: list[dict[str, Any]]
@@ -74,23 +74,23 @@ def train(
 ) -> Run:
     """Train a network.
 
-    Started by torchrun, every process calls this with the same arguments and the first one
-    writes. A run that is resumed ends with the same weights, bit by bit, as one that was never
-    stopped, on the same machine and number of processes. A run that cannot begin leaves no folder.
+    Under torchrun, every process calls this with the same arguments, and the first one writes. A
+    resumed run ends with the same weights, bit by bit, as one that never stopped, on the same
+    machine with the same number of processes. A run that cannot begin leaves no folder.
 
     Args:
-        recipe: every number; of a run that is resumed, its own.
-        folder: of the run, see :mod:`dlzoo.zoo.train.run.run_folder`.
-        resume: go on from the folder's last checkpoint.
+        recipe: every number of the run; to resume a run, its own recipe.
+        folder: folder of the run, see :mod:`dlzoo.zoo.train.run.run_folder`.
+        resume: continue from the last checkpoint in the folder.
         device: ``auto``, ``cpu`` or ``cuda``.
-        on_report: is told of steps and epochs.
-        on_stage: is told what runs before and after the epochs.
-        on_note: is told what the user should know.
-        on_bytes: is told how far a download is.
+        on_report: called with a report after every epoch, and now and then within one.
+        on_stage: called with the name of each stage before and after the epochs.
+        on_note: called with notes for the user, such as images that were left out.
+        on_bytes: called with the number of bytes downloaded so far, and of all.
 
     Raises:
-        DlzooError: what is wrong with the recipe, the data or the folder.
-        TrainingError: the loss is no number, or memory is too small.
+        DlzooError: something is wrong with the recipe, the data or the folder.
+        TrainingError: the loss is NaN or Inf, or memory ran out.
     """
     stage, note = on_stage or _say_nothing, on_note or _say_nothing
     with ExitStack() as stack:
@@ -105,16 +105,15 @@ def train(
             if not is_out_of_memory(error):
                 raise
             raise TrainingError(
-                "Memory is too small. Take smaller batches (--batch-size, or --set "
-                "loop.evaluation_batch_size=… for validation), smaller images or a smaller "
-                "network."
+                "Memory is too small. Use smaller batches (`loop.batch_size`, or for validation "
+                "`loop.evaluation_batch_size`), smaller images or a smaller network."
             ) from None
 
 
 def _opened(
     path: Path, fabric: Fabric, resume: bool, stack: ExitStack, note: OnText
 ) -> RunFolder:
-    """The folder to go on in, locked; or the one to make once the run can begin."""
+    """The folder to continue in, locked; or a new one, to be made once the run can begin."""
     if not resume:
         folder = RunFolder(path)
         if fabric.is_global_zero:
@@ -125,13 +124,13 @@ def _opened(
         stack.enter_context(folder.locked())
     if (path / FACTS).is_file():
         facts = folder.facts
-        # Sums in another order would not be the same bits.
+        # With another number of threads, sums would have other bits.
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(facts["num_threads"])
         if facts["num_processes"] != fabric.world_size:
             note(
-                f"{path} was trained by {facts['num_processes']} processes and goes on with "
-                f"{fabric.world_size}: it will not end with the very same bits."
+                f"{path} was trained by {facts['num_processes']} processes and continues with "
+                f"{fabric.world_size}: the weights will not be the same bit by bit."
             )
     return folder
 
@@ -206,7 +205,7 @@ class _Training:
         if self.recipe.loop.deterministic and self.fabric.device.type == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
         stage("read the images")
-        # One process downloads; the others find the files.
+        # One process downloads, and then the others find the files.
         with self.fabric.rank_zero_first():
             data = load_run_data(self.recipe, Geometry.of(geometry_of(self.recipe)), on_bytes)
         for skipped in data.train.skipped:
@@ -216,7 +215,7 @@ class _Training:
     def _initialized(
         self, dataset: Dataset, normalization: FittedNormalization, note: OnText
     ) -> Architecture:
-        """The network as training begins: drawn anew, or with weights that were trained before."""
+        """The network before training: with new weights, or with those trained before."""
         recipe, model = self.recipe, self.recipe.model
         height, width = dataset.geometry.crop_size
         architecture = build_architecture(
@@ -241,7 +240,7 @@ class _Training:
     def _write_start(
         self, data: RunData, normalization: FittedNormalization, architecture: Architecture
     ) -> None:
-        """Make the folder of a new run, or add what a process killed at its start left out."""
+        """Write the start of a new run, or what a process killed at its start did not write."""
         folder, recipe = self.folder, self.recipe
         if not self.is_resumed:
             self.stack.enter_context(folder.locked())
@@ -251,7 +250,7 @@ class _Training:
         save_normalization(folder.path, normalization)
         pipeline = make_pipeline(recipe, data.train)
         write_samples(folder.path, data.train, pipeline, seed=recipe.loop.seed)
-        # The last: where it is, the others are.
+        # Written last: if it exists, so do the others.
         folder.write_json(
             FACTS, run_facts(recipe, data, normalization, architecture.network, self.fabric)
         )
@@ -261,7 +260,7 @@ def schedule_plot(recipe: Recipe) -> str:
     """The learning rate over a run, as SVG.
 
     Raises:
-        DataError: the data set, whose size says how many steps an epoch has, cannot be read.
+        DataError: the data set, whose size determines the steps per epoch, cannot be read.
     """
     data = load_run_data(recipe, Geometry.of(geometry_of(recipe)), None)
     return schedule_svg(recipe, steps_per_epoch(recipe, data.train))

@@ -98,7 +98,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
             "loop.patience needs validation images",
         ),
         (["lenet5_relu", "--resume", "run"], "uses the run's own recipe"),
-        (["--resume", "nowhere"], "nowhere is no training run"),
+        (["--resume", "nowhere"], "nowhere is not a training run"),
         (["--resume", "nowhere", "--epochs", "3"], "got loop.epochs as well"),
         (["lenet5_relu", "--plot-schedule", "lr.png"], "ends in .svg"),
         (["lenet5_relu", "--plot-schedule", "nowhere/lr.svg"], "Cannot write lr.svg"),
@@ -206,7 +206,7 @@ def test_ctrl_c_says_how_to_go_on(dlzoo: RunCommand, tmp_path: Path, tiny: str) 
             assert process.stdout.readline()
         second = dlzoo("train", "--resume", "run")
         assert second.status == 2
-        assert "Another process trains in run now" in second.err
+        assert "Another process is training in run" in second.err
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()
         assert process.wait() == 130, errors

@@ -153,7 +153,7 @@ def test_full_batch_descent_is_the_same_in_parts(networks: str, tmp_path: Path) 
         ("tiny", {"model__arguments": {"depth": 3}}, "which only models of the zoo take"),
         ("tiny", {"model__weights": "nowhere.safetensors"}, "nowhere.safetensors"),
         ("tiny", {"data__name": "no-such-data"}, "No data set is named 'no-such-data'"),
-        ("tiny", {"transfer__freeze": ["9"]}, "Freeze: got '9'"),
+        ("tiny", {"transfer__freeze": ["9"]}, "`freeze` got '9'"),
         ("tiny", {"transfer__freeze": ["*"]}, "got no parameter to train"),
         ("tiny", {"normalization": {"name": "card"}}, "this one has no card"),
         ("tiny", {"augmentation": [{"name": "hue-saturation"}]}, "hue-saturation"),
@@ -173,14 +173,14 @@ def test_a_folder_that_is_taken(networks: str, tmp_path: Path) -> None:
     with pytest.raises(DlzooError, match="is not empty"):
         run(networks, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    with pytest.raises(DlzooError, match="is there already"):
+    with pytest.raises(DlzooError, match="exists and is not empty"):
         run(networks, tmp_path / "mine.txt")
-    with pytest.raises(DlzooError, match="no folder"):
+    with pytest.raises(DlzooError, match="is not a folder"):
         run(networks, tmp_path / "mine.txt" / "run")
 
 
 def test_one_value_for_each_channel(networks: str, tmp_path: Path) -> None:
-    with pytest.raises(DlzooError, match=r"Epoch 1, step 5 .*drop_last=true") as caught:
+    with pytest.raises(DlzooError, match=r"Epoch 1, step 5 .*drop_last` to true") as caught:
         run(networks, tmp_path / "run", "of_one_value", loop__batch_size=323)
     assert caught.value.exit_code == 1
     result = run(

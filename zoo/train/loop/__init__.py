@@ -1,1 +1,1 @@
-"""The training loop and what happens within a step."""
+"""The training loop and the steps it takes."""

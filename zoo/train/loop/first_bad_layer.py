@@ -1,4 +1,4 @@
-"""Where a loss stopped being a number: the first layer, or the weight, that has NaN or Inf."""
+"""Finding the first layer or weight with NaN or Inf, once a loss is not finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils import _pytree
 
 
 def first_bad_weight(network: nn.Module) -> str | None:
-    """The first parameter or buffer that has NaN or Inf."""
+    """The name of the first parameter or buffer with NaN or Inf; None if all are finite."""
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             return name
@@ -21,12 +21,12 @@ def first_bad_weight(network: nn.Module) -> str | None:
 def describe_first_bad_value(
     network: nn.Module, run: Callable[[], Any], images: Tensor
 ) -> str:
-    """Say what holds the first NaN or Inf: the images, a weight, or the output of a layer.
+    """Name the source of the first NaN or Inf: the images, a weight, or the output of a layer.
 
     Args:
-        network: in the mode and with the weights it had.
+        network: with the weights and in the mode in which the loss was computed.
         run: computes the loss again on the same batch.
-        images: that batch.
+        images: the images of that batch.
     """
     if not bool(torch.isfinite(images).all()):
         return "the images have NaN or Inf before the first layer"
@@ -45,7 +45,7 @@ def describe_first_bad_value(
 
         return after
 
-    # Leaves end before what holds them, so the first to be found is the innermost.
+    # Modules end before the modules that contain them, so the first one found is the innermost.
     handles = [
         part.register_forward_hook(watch(name, part)) for name, part in network.named_modules()
     ]
@@ -55,4 +55,6 @@ def describe_first_bad_value(
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else "every layer's output is finite, so it is the loss itself"
+    return (
+        found[0] if found else "every layer's output is finite, so only the loss itself is not"
+    )

@@ -1,4 +1,4 @@
-"""One step of the optimizer: forward, loss, backward, over the parts of one batch."""
+"""One step of the optimizer: forward pass, loss and backward pass over the parts of a batch."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from dlzoo.zoo.train.loop.memory import describe_out_of_memory, is_out_of_memory
 from dlzoo.zoo.train.loop.synchronized_norm import without_synchronization
 from dlzoo.zoo.train.scores.prediction import count_correct, dtype_of
 
-#: Of everything that a network gives in training, and the targets.
+#: A loss of the network's outputs in training and the targets.
 LossOfOutputs = Callable[[Tensor | LogitsWithAuxiliary, Tensor], Tensor]
 LossOfNetwork = Callable[[nn.Module], Tensor]
 
 
 @dataclass
 class StepResult:
-    """What came out of a step in this process."""
+    """Measurements of a step in this process."""
 
-    #: Over this process's images, without penalties.
+    #: Sum over this process's images, without penalties.
     loss_sum: float = 0.0
     num_correct: int = 0
     num_images: int = 0
-    #: Euclidean norm before clipping; 0 where nothing is clipped.
+    #: Euclidean norm before clipping; 0 without clipping.
     gradient_norm: float = 0.0
 
 
 class OptimizerStep:
     """Changes a network by one batch.
 
-    The gradient is that of ``loss + penalties``, the loss a mean over the images of all
-    processes: a process with fewer of them counts for less.
+    The gradient is that of ``loss + penalties``, where the loss is a mean over the images of all
+    processes: a process with fewer images has less weight.
 
     Args:
         fabric: the processes.
-        network: as Fabric has set it up.
-        optimizer: as Fabric has set it up.
-        loss: of outputs and targets, a mean over images.
-        penalties: of the network, added once a step.
-        clip_norm: the largest norm of the gradient.
-        is_channels_last: lay images out as NHWC in memory.
+        network: as returned by Fabric's ``setup``.
+        optimizer: as returned by Fabric's ``setup``.
+        loss: loss of outputs and targets, a mean over images.
+        penalties: penalties of the network, added once per step.
+        clip_norm: largest norm of the gradient; None for no clipping.
+        is_channels_last: whether to store images as NHWC in memory.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class OptimizerStep:
 
         Args:
             parts: this process's share of a global batch.
-            where: what messages call this step.
+            where: the step's name in messages.
 
         Raises:
-            TrainingError: the loss is NaN or Inf, memory is too small, or a normalization has a
-                single value; the weights are as they were.
+            TrainingError: the loss is NaN or Inf, memory ran out, or a normalization got a single
+                    value; the weights are unchanged.
         """
         self._optimizer.zero_grad(set_to_none=True)
-        # Every process leaves out the same parts: those that are empty in all of them.
+        # All processes leave out the same parts: those that are empty in every process.
         parts = [p for p in parts if p.num_global > p.part * self._fabric.world_size]
         result = StepResult()
         for number, part in enumerate(parts, start=1):
@@ -99,7 +99,7 @@ class OptimizerStep:
                 is_memory_full = is_out_of_memory(error)
                 if not is_memory_full:
                     _explain(error, where, part)
-            # Out here: inside the except block the error holds all that the pass computed.
+            # Not inside the except block, where the error still holds everything the pass computed.
             if is_memory_full:
                 self._optimizer.zero_grad(set_to_none=True)
                 is_alone = self._fabric.world_size == 1
@@ -122,16 +122,16 @@ class OptimizerStep:
         try:
             self._optimizer.step()
         except RuntimeError as error:
-            # The first step makes what the optimizer remembers of each weight.
+            # The first step allocates the optimizer's state.
             if is_out_of_memory(error):
                 raise TrainingError(
-                    f"{where}: memory is too small for what the optimizer keeps beside the "
-                    "weights. Take one that keeps less (sgd), or a smaller network."
+                    f"{where}: memory is too small for the state of the optimizer beside the "
+                    "weights. Use one with less state (sgd), or a smaller network."
                 ) from None
             if "without overflow" in str(error):
                 raise TrainingError(
-                    f"{where}: the learning rate is too large for a number of the network's type. "
-                    "Take a lower one (--lr)."
+                    f"{where}: the learning rate is too large for the network's number type. "
+                    "Lower `optimizer.lr`."
                 ) from None
             raise
         return result
@@ -146,13 +146,13 @@ class OptimizerStep:
         *,
         is_last: bool,
     ) -> None:
-        """Add a part's gradient, and what it measured."""
+        """Add the gradient and the measurements of one part."""
         before = torch.get_rng_state()
         outputs = self._network(images)
-        # A process without an image of this batch takes part in what all do together.
+        # A process without images of this batch still takes part in collective operations.
         loss = self._loss(outputs, targets) if len(part) else _zero_of(outputs)
         value = float(loss.detach())
-        # The mean over the images of all processes; Fabric divides gradients by their number.
+        # A mean over the images of all processes; Fabric divides gradients by the number of processes.
         total = loss * (len(part) * self._fabric.world_size / part.num_global)
         if is_last:
             for penalty in self._penalties:
@@ -161,14 +161,14 @@ class OptimizerStep:
             torch.set_rng_state(before)  # the same dropout again
             plain: nn.Module = self._network.module  # type: ignore[assignment]
             images = images.to(dtype_of(plain))
-            # The other processes do not join in.
+            # The other processes take no part in this pass.
             with without_synchronization(plain), self._fabric.autocast():
                 why = describe_first_bad_value(
                     plain, lambda: self._loss(plain(images), targets), images
                 )
             raise TrainingError(
                 f"{where}: the loss is {float(total.detach())}, expected a finite number; {why}. "
-                "Take a lower learning rate (--lr), a warm-up, or set loop.clip_norm."
+                "Lower `optimizer.lr`, add a warm-up, or set `loop.clip_norm`."
             )
         self._fabric.backward(total)
         if not len(part):
@@ -179,8 +179,8 @@ class OptimizerStep:
         result.num_images += len(part)
 
     def _try_part(self, images: Tensor, targets: Tensor, num_images: int) -> None:
-        """Compute the gradient of the first few images, and drop it."""
-        # What the first step will make the optimizer remember; Adam keeps two of each weight.
+        """Compute the gradient of the first ``num_images`` images, and discard it."""
+        # Memory for the state that the first step will allocate; Adam keeps two values per weight.
         to_come = [] if self._optimizer.state else list(self._network.parameters())
         held = [torch.empty_like(weight) for weight in to_come for _ in range(2)]
         try:
@@ -198,14 +198,14 @@ class OptimizerStep:
         return images, part.targets.to(device, non_blocking=True)
 
     def _kept_here(self, enabled: bool) -> AbstractContextManager[None]:
-        """Let gradients of all but the last part stay in this process."""
+        """Keep the gradients of all parts but the last in this process."""
         if not enabled or self._fabric.world_size == 1:
             return nullcontext()
         return self._fabric.no_backward_sync(self._network)  # type: ignore[arg-type]
 
 
 def _zero_of(outputs: Tensor | LogitsWithAuxiliary) -> Tensor:
-    """A loss of 0 that every output of an empty batch has a part in."""
+    """A loss of 0 that depends on every output, for an empty batch."""
     if not isinstance(outputs, LogitsWithAuxiliary):
         return outputs.sum()
     total = outputs.logits.sum()
@@ -215,17 +215,17 @@ def _zero_of(outputs: Tensor | LogitsWithAuxiliary) -> Tensor:
 
 
 def _explain(error: Exception, where: str, part: Batch) -> NoReturn:
-    """Say in one line what torch refuses to compute; raise anything else as it is."""
+    """Turn errors of torch that a recipe can avoid into one line; raise all others unchanged."""
     if "Expected more than 1" in str(error):
         raise TrainingError(
             f"{where}: a normalization got {len(part)} images of a single value for each channel, "
-            "which has no variance. Take larger batches, or leave the last one out: --set "
-            "loop.drop_last=true."
+            "which has no variance. Use larger batches, or drop the last one: set "
+            "`loop.drop_last` to true."
         ) from None
     if not len(part) and isinstance(error, RuntimeError):
         raise TrainingError(
             f"{where}: the batch has {part.num_global} images, too few for every process and "
-            f"part, and the network takes no empty batch: {describe_exception(error)}. Leave the "
-            "last batch out: --set loop.drop_last=true."
+            f"part, and the network accepts no empty batch: {describe_exception(error)}. Drop the "
+            "last batch: set `loop.drop_last` to true."
         ) from None
     raise error

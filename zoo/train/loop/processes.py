@@ -1,4 +1,4 @@
-"""The processes that train together, their devices and their arithmetic: Lightning Fabric's part."""
+"""The processes that train together, their devices and their arithmetic, by Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,54 +15,52 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from dlzoo.errors import ArgumentError
+from dlzoo.zoo.train.recipes.recipe import Precision
 
-#: What torchrun tells each process.
+#: Environment variables that torchrun sets in each process.
 _WORLD, _LOCAL_WORLD = "WORLD_SIZE", "LOCAL_WORLD_SIZE"
 
 
-def make_fabric(*, device: str, precision: str) -> Fabric:
-    """Join the processes that torchrun started, or be the only one.
+def make_fabric(*, device: str, precision: Precision) -> Fabric:
+    """Join the processes started by torchrun, or set up a single one.
 
     Args:
-        device: ``auto`` (CUDA where there is a GPU), ``cpu`` or ``cuda``.
-        precision: Lightning Fabric's name.
+        device: ``auto`` (CUDA if there is a GPU), ``cpu`` or ``cuda``.
+        precision: name of the arithmetic in Lightning Fabric.
 
     Raises:
-        ArgumentError: there is no such device, or it has no such arithmetic.
+        ArgumentError: the device is unavailable, or does not support the arithmetic.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise ArgumentError(f"--device got {device!r}, expected auto, cpu or cuda.")
+        raise ArgumentError(f"`device` got {device!r}, expected auto, cpu or cuda.")
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise ArgumentError(
-            "--device got 'cuda', and torch finds no GPU here. Leave it out, or install the torch "
+            "`device` got 'cuda', but torch finds no GPU here. Omit it, or install the torch "
             "build for your driver."
         )
     accelerator = "cuda" if has_cuda and device != "cpu" else "cpu"
     if precision == "16-mixed" and accelerator == "cpu":
         raise ArgumentError(
-            "loop.precision got '16-mixed', which needs a GPU: float16 has no fast arithmetic on "
-            "a CPU. Write bf16-mixed or 32-true."
+            "`loop.precision` got '16-mixed', which needs a GPU: float16 has no fast arithmetic on "
+            "a CPU. Use bf16-mixed or 32-true."
         )
     world, local = int(os.environ.get(_WORLD, 1)), int(os.environ.get(_LOCAL_WORLD, 1))
-    arguments: dict[str, Any] = {"accelerator": accelerator, "precision": precision}
-    if world > 1:
-        arguments |= {
-            "strategy": DDPStrategy(),
-            "devices": local,
-            "num_nodes": world // local,
-        }
-    else:
-        arguments["devices"] = 1
     with fewer_warnings():
-        fabric = Fabric(**arguments)
+        fabric = Fabric(
+            accelerator=accelerator,
+            precision=precision,
+            strategy=DDPStrategy() if world > 1 else "auto",
+            devices=local if world > 1 else 1,
+            num_nodes=world // local if world > 1 else 1,
+        )
         fabric.launch()
     return fabric
 
 
 @contextmanager
 def first_buffers(fabric: Fabric, network: nn.Module) -> Iterator[None]:
-    """Within, every process has the first one's running statistics, which are the ones kept."""
+    """Give every process the first one's running statistics for a while, as only those are saved."""
     if fabric.world_size == 1:
         yield
         return
@@ -79,7 +76,7 @@ def first_buffers(fabric: Fabric, network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fewer_warnings() -> Iterator[None]:
-    """Silence Fabric's advice on what dlzoo decides by itself, and its banner."""
+    """Silence Fabric's banner and its advice on settings that dlzoo chooses."""
     logger = logging.getLogger("lightning_fabric")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a run tells whoever shows it."""
+"""Progress reports of a training run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StepReport:
-    """Where a run is, for whoever shows it."""
+    """Progress within an epoch."""
 
     epoch: int
     num_epochs: int
     batch: int
     num_batches: int
     loss: float
-    #: None where an image has several labels.
+    #: None if images have several labels.
     top1_percent: float | None
     images_per_second: float
     seconds_left: float

@@ -1,7 +1,7 @@
 """Batch normalization over the batches of all processes, on any device.
 
-torch's ``SyncBatchNorm`` runs on GPUs only; this one runs wherever ``all_reduce`` does, gloo on
-the CPU included.
+torch's ``SyncBatchNorm`` runs on GPUs only; this one runs wherever ``all_reduce`` does,
+including gloo on the CPU.
 
 N   samples of this process          C   channels          *   any further axes
 """
@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class _Synchronized(_BatchNorm):
-    """In training: mean and variance of all processes' values; see :func:`synchronize_batch_norm`."""
+    """Uses mean and variance over all processes in training; see :func:`synchronize_batch_norm`."""
 
     #: False while this process computes alone.
     is_shared = True
@@ -29,7 +29,7 @@ class _Synchronized(_BatchNorm):
             return super().forward(x_NCs)
         axes = [axis for axis in range(x_NCs.dim()) if axis != 1]
         shape = [1, -1] + [1] * (x_NCs.dim() - 2)
-        # Half precision would lose the count and the squares.
+        # 16-bit floats are too coarse for the count and the squares.
         wide_NCs = x_NCs.float() if x_NCs.dtype in (torch.float16, torch.bfloat16) else x_NCs
         num_own = x_NCs.numel() // x_NCs.shape[1]
         count = wide_NCs.new_full((1,), num_own)
@@ -37,11 +37,11 @@ class _Synchronized(_BatchNorm):
         num_values = total_C1[-1].detach()
         if (
             num_own < 2 and num_values < 2
-        ):  # in this order: reading a GPU's number waits for it
+        ):  # in this order: reading a number from the GPU waits for it
             raise ValueError("Expected more than 1 value per channel when training")
         mean_C = total_C1[:-1] / num_values
         centred_NCs = wide_NCs - mean_C.view(shape)
-        # Two passes: the mean of squares minus the square of the mean cancels.
+        # Two passes: the mean of squares minus the squared mean would lose its digits.
         variance_C = _sum_over_processes((centred_NCs * centred_NCs).sum(axes)) / num_values
         if self.track_running_stats:
             self._update_running_statistics(mean_C.detach(), variance_C.detach(), num_values)
@@ -66,7 +66,7 @@ class _Synchronized(_BatchNorm):
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum; every process's loss depends on all values, so gradients are summed, too."""
+    """A sum over processes; each loss depends on all values, so gradients are summed as well."""
 
     @staticmethod
     def forward(_context: Any, values: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def _sum_over_processes(values: Tensor) -> Tensor:
 
 @contextmanager
 def without_synchronization(module: nn.Module) -> Iterator[None]:
-    """Within, batch normalizations see this process's batch alone: nobody else has to join in."""
+    """Normalize by this process's batch alone for a while, without the other processes."""
     layers = [part for part in module.modules() if isinstance(part, _Synchronized)]
     for layer in layers:
         layer.is_shared = False
@@ -100,15 +100,15 @@ def without_synchronization(module: nn.Module) -> Iterator[None]:
 
 
 def synchronize_batch_norm(module: nn.Module) -> int:
-    """Let every batch normalization in a network see the batches of all processes, in place.
+    """Compute batch statistics over all processes in every batch normalization, in place.
 
     ``y = (x - mean) / sqrt(var + eps) * weight + bias``, mean and variance over N, * and all
-    processes. Parameters, buffers and their names stay; evaluation is as before.
+    processes. Parameters, buffers and their names stay, and evaluation is unchanged.
 
     **Source**: Ioffe and Szegedy 2015, algorithm 1; Peng et al. 2017, "MegDet", section 3.2.
 
     Returns:
-        How many there are.
+        The number of batch normalizations.
     """
     layers = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     for layer in layers:

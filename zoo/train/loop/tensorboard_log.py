@@ -1,4 +1,4 @@
-"""The rows of a run for TensorBoard, where that is installed."""
+"""Logging of a run's rows to TensorBoard, if it is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlzoo.zoo.train.loop.reports import EpochReport, OnReport, StepReport
 
-#: The folder of a run that ``tensorboard --logdir`` reads.
+#: Folder within a run for ``tensorboard --logdir``.
 FOLDER = "tensorboard"
 
 
@@ -17,14 +17,14 @@ FOLDER = "tensorboard"
 def with_tensorboard(
     folder: Path, on_report: OnReport, *, first_epoch: int
 ) -> Iterator[OnReport]:
-    """Report to TensorBoard, too: every number of an epoch's row, under its name.
+    """Also report to TensorBoard: every number of an epoch's row, under its name.
 
-    Without the package ``tensorboard`` nothing changes.
+    Does nothing if the package ``tensorboard`` is not installed.
 
     Args:
-        folder: of the run.
-        on_report: is told of everything as before.
-        first_epoch: from 1; what an interrupted run wrote of it and later is hidden.
+        folder: folder of the run.
+        on_report: callback that gets every report as before.
+        first_epoch: counted from 1; what an interrupted run logged from there on is hidden.
     """
     if find_spec("tensorboard") is None:
         yield on_report
@@ -33,11 +33,11 @@ def with_tensorboard(
 
     with SummaryWriter(folder / FOLDER, purge_step=first_epoch) as writer:
 
-        def report(what: StepReport | EpochReport) -> None:
-            on_report(what)
-            if isinstance(what, EpochReport):
-                epoch = what.row["epoch"]
-                for name, value in what.row.items():
+        def report(progress: StepReport | EpochReport) -> None:
+            on_report(progress)
+            if isinstance(progress, EpochReport):
+                epoch = progress.row["epoch"]
+                for name, value in progress.row.items():
                     if name != "epoch" and value is not None:
                         writer.add_scalar(name, value, epoch)
 

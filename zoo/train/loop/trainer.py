@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, validation, the best weights, checkpoints."""
+"""The training loop: steps, epochs, validation, best weights, checkpoints."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dlzoo.errors import TrainingError
 from dlzoo.zoo.data.batches import Batch, BatchStream
+from dlzoo.zoo.layers.head import LogitsWithAuxiliary
 from dlzoo.zoo.train.loop.first_bad_layer import first_bad_weight
-from dlzoo.zoo.train.loop.network_loss import loss_of_network
 from dlzoo.zoo.train.loop.optimizer_step import OptimizerStep
 from dlzoo.zoo.train.loop.processes import first_buffers
 from dlzoo.zoo.train.loop.reports import EpochReport, OnReport, StepReport
@@ -30,7 +30,7 @@ from dlzoo.zoo.train.run.run_folder import BEST, LAST, RunFolder
 from dlzoo.zoo.train.run.run_state import Progress, RunState, origin_of
 from dlzoo.zoo.train.scores.prediction import Scores, predict
 
-#: Seconds between two reports of a long epoch.
+#: Seconds between two reports within an epoch.
 _REPORT_SECONDS = 0.5
 
 
@@ -38,11 +38,11 @@ class Trainer:
     """Trains one network by one recipe into one folder.
 
     Args:
-        recipe: every number.
-        network: in float32; changed in place.
-        batches: of the training images.
-        validation: batches to choose the best weights by, or None: the last are taken.
-        folder: of the run.
+        recipe: every number of the run.
+        network: a network in float32; changed in place.
+        batches: batches of the training images.
+        validation: batches to choose the best weights by; None to keep the last weights.
+        folder: folder of the run.
         fabric: the processes.
     """
 
@@ -92,10 +92,10 @@ class Trainer:
         )
 
     def resume(self) -> None:
-        """Go on from the last checkpoint; without one, start.
+        """Continue from the last checkpoint, or start if there is none.
 
         Raises:
-            CheckpointError: it is damaged, or of another run.
+            CheckpointError: the checkpoint is damaged, or of another run.
         """
         path = self._folder.path / LAST
         if not path.is_file():
@@ -111,13 +111,13 @@ class Trainer:
         self._schedule.load_state(facts["schedule"])
 
     def run(self, on_report: OnReport) -> list[dict[str, Any]]:
-        """Train to the end; the rows of the history.
+        """Train to the end and return the rows of the history.
 
         Args:
-            on_report: is told of steps and epochs.
+            on_report: called with a report after every epoch, and now and then within one.
 
         Raises:
-            TrainingError: the loss is no number, or memory is too small.
+            TrainingError: the loss is NaN or Inf, or memory ran out.
             StorageError: the disk is full; the last checkpoint stays.
         """
         self._on_report = on_report
@@ -148,7 +148,7 @@ class Trainer:
             if now - reported > _REPORT_SECONDS and self._fabric.is_global_zero:
                 reported = now
                 self._report_step(now - start, first_batch, first_image)
-        # Neither a checkpoint nor the best weights ever hold NaN.
+        # Neither a checkpoint nor the best weights ever contain NaN.
         self._require_finite_weights(epoch)
         seconds = time.perf_counter() - start
         waiting = self._batches.seconds_waiting - waited
@@ -207,7 +207,7 @@ class Trainer:
         progress.num_rows = len(self._history.rows) + 1
         progress.start_epoch(epoch + 1)
         if self._fabric.is_global_zero:
-            # In this order: a checkpoint never knows of a row or of best weights not yet there.
+            # In this order, so that a checkpoint never counts a row or best weights not yet written.
             self._history.add(row | timing)
             if is_best:
                 write_tensors(
@@ -221,7 +221,7 @@ class Trainer:
         return (self._average or self._plain).state_dict()
 
     def _validate(self) -> Scores | None:
-        """Loss and accuracy on the validation images, the same on every process."""
+        """Figures on the validation images, equal in every process."""
         if self._validation is None:
             return None
         weights = self._average.applied_to(self._plain) if self._average else nullcontext()
@@ -245,7 +245,7 @@ class Trainer:
     # -- checkpoints and reports -----------------------------------------------------------------
 
     def _where(self, epoch: int, ahead: int = 0) -> str:
-        """What messages call the last step, or the one ``ahead``."""
+        """Name of the last step in messages, or of the one ``ahead`` steps later."""
         progress = self.progress
         return (
             f"Epoch {epoch + 1}, step {progress.step + ahead} (batch {progress.batch + ahead} of "
@@ -257,14 +257,14 @@ class Trainer:
         if weight is not None:
             raise TrainingError(
                 f"{self._where(epoch)}: the weights {weight} are NaN or Inf after this step, "
-                "expected finite numbers. Take a lower learning rate (--lr), a warm-up, or set "
-                "loop.clip_norm."
+                "expected finite numbers. Lower `optimizer.lr`, add a warm-up, or set "
+                "`loop.clip_norm`."
             )
 
     def _save_when_due(self, epoch: int) -> None:
         is_due = time.monotonic() - self._saved_at > 60 * self._recipe.loop.checkpoint_minutes
         if self._fabric.world_size > 1:
-            # Clocks differ; the first process decides.
+            # Clocks differ, so the first process decides.
             is_due = self._fabric.broadcast(is_due)
         if is_due:
             self._require_finite_weights(epoch)
@@ -298,3 +298,18 @@ class Trainer:
                 seconds_left=seconds / done * remaining,
             )
         )
+
+
+def loss_of_network(
+    recipe: Recipe, outputs: Tensor | LogitsWithAuxiliary, targets: Tensor
+) -> Tensor:
+    """The loss of the logits plus the weighted loss of each auxiliary head.
+
+    **Source**: Szegedy et al. 2014, "Going deeper with convolutions", section 5.
+    """
+    if not isinstance(outputs, LogitsWithAuxiliary):
+        return recipe.loss(outputs, targets)
+    loss = recipe.loss(outputs.logits, targets)
+    for auxiliary in outputs.auxiliary:
+        loss = loss + recipe.loop.auxiliary_weight * recipe.loss(auxiliary, targets)
+    return loss

@@ -1,1 +1,1 @@
-"""What training makes small, one family a file."""
+"""Losses and penalties, one family per file."""

@@ -1,4 +1,4 @@
-"""Losses of probabilities: how surprised the network is by the right answer.
+"""Losses of probabilities.
 
 N   samples          K   classes          *   any further axes, such as height and width
 """
@@ -20,7 +20,7 @@ from dlzoo.zoo.train.losses.targets import (
     widened,
 )
 
-#: One for each class. Weighting by nothing but zeros would be no loss at all.
+#: One for each class, not all of them zero: the loss would always be 0.
 ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
 
 
@@ -31,7 +31,7 @@ class CrossEntropy(Settings):
     target smoothed by ``e``
 
     Weights multiply terms; the sum is divided by the number of samples, not by the sum of their
-    weights, so the loss of a batch is the mean over its parts whatever classes are in them.
+    weights, so the loss of a batch is the mean over its parts, whatever classes they contain.
 
     Source:
         Bishop 2006, "Pattern recognition and machine learning", equation 4.108; label
@@ -41,14 +41,14 @@ class CrossEntropy(Settings):
         Outputs [N, K, *] and targets int64 [N, *] or floats [N, K, *] to a scalar.
 
     Raises:
-        ArgumentError: targets that do not belong to the outputs.
+        ArgumentError: targets that do not match the outputs.
     """
 
     name: Literal["cross-entropy"] = "cross-entropy"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread evenly over all classes."""
     class_weights: ClassWeights | None = None
-    """Factor of each class; rare classes may get more."""
+    """Factor of each class, for example larger for rare classes."""
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean over samples."""
@@ -70,7 +70,7 @@ class CrossEntropy(Settings):
 
 
 class BinaryCrossEntropy(Settings):
-    """Negated log-likelihood of each class by itself: several may hold at once.
+    """Negated log-likelihood of each class on its own: a sample can have several classes.
 
     ``mean_nk -(w t log s(x) + (1 - t) log(1 - s(x)))``, s the sigmoid, w ``positive_weight``
 
@@ -82,12 +82,12 @@ class BinaryCrossEntropy(Settings):
         others) to a scalar, the mean over samples and classes.
 
     Raises:
-        ArgumentError: targets that do not belong to the outputs.
+        ArgumentError: targets that do not match the outputs.
     """
 
     name: Literal["binary-cross-entropy"] = "binary-cross-entropy"
     positive_weight: Annotated[float, Field(ge=0)] | ClassWeights = 1.0
-    """Factor of the positive targets: of all classes, or one for each."""
+    """Factor of the positive targets: one number for all classes, or one for each class."""
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean over samples and classes."""
@@ -103,28 +103,28 @@ class BinaryCrossEntropy(Settings):
 
 
 class RbfMap(Settings):
-    """LeNet-5's own loss: its outputs are negated penalties, and the right one shall be small.
+    """LeNet-5's own loss: outputs are negated penalties, and the true class's should be small.
 
-    ``mean_n (y_nt + log(exp(-j) + sum_k exp(-y_nk)))``, y = -outputs the penalties, t the right
+    ``mean_n (y_nt + log(exp(-j) + sum_k exp(-y_nk)))``, y = -outputs the penalties, t the true
     class
 
     It is the cross-entropy over K + 1 classes, of which the last ("rubbish") always has the
-    penalty j: once all wrong classes' penalties are far above it, nothing pushes them further.
+    penalty j: once the penalties of all wrong classes are far above j, they grow no further.
 
     Source:
         LeCun et al. 1998, "Gradient-based learning applied to document recognition", section
-        II.C, equation 9 (maximum a posteriori). It asks for a positive j and names none.
+        II.C, equation 9 (maximum a posteriori). The paper asks for a positive j and gives none.
 
     Shape:
         Outputs [N, K] and targets int64 [N] or floats [N, K] that add up to 1, to a scalar.
 
     Raises:
-        ArgumentError: targets that do not belong to the outputs.
+        ArgumentError: targets that do not match the outputs.
     """
 
     name: Literal["rbf-map"] = "rbf-map"
     rubbish_penalty: float = Field(default=1.0, gt=0)
-    """j: the penalty of the class of everything that is no class."""
+    """The penalty j of the class for images of no class."""
 
     def __call__(self, outputs_NK: Tensor, targets: Tensor) -> Tensor:
         """The mean over samples."""

@@ -1,4 +1,4 @@
-"""Losses of distance between outputs and targets, element by element.
+"""Losses from the distance between outputs and targets, element by element.
 
 N   samples          K   outputs          *   any further axes
 """
@@ -18,7 +18,7 @@ from dlzoo.zoo.train.losses.targets import float_targets, widened
 class MeanSquaredError(Settings):
     """Mean of squared differences.
 
-    ``mean_nk (x - t)^2``; of a class number, t is 1 for that class and 0 for all others
+    ``mean_nk (x - t)^2``; for a class number, t is 1 at that class and 0 at all others
 
     Source:
         Bishop 2006, "Pattern recognition and machine learning", equation 1.2.
@@ -27,7 +27,7 @@ class MeanSquaredError(Settings):
         Outputs [N, K, *] and targets int64 [N, *] or floats [N, K, *] to a scalar.
 
     Raises:
-        ArgumentError: targets that do not belong to the outputs.
+        ArgumentError: targets that do not match the outputs.
     """
 
     name: Literal["mse"] = "mse"
@@ -39,9 +39,9 @@ class MeanSquaredError(Settings):
 
 
 class MeanAbsoluteError(Settings):
-    """Mean of absolute differences: less moved by outliers than squares.
+    """Mean of absolute differences: less affected by outliers than squares.
 
-    ``mean_nk |x - t|``; of a class number, t is 1 for that class and 0 for all others
+    ``mean_nk |x - t|``; for a class number, t is 1 at that class and 0 at all others
 
     Source:
         Hastie, Tibshirani & Friedman 2009, "The elements of statistical learning", section
@@ -51,7 +51,7 @@ class MeanAbsoluteError(Settings):
         Outputs [N, K, *] and targets int64 [N, *] or floats [N, K, *] to a scalar.
 
     Raises:
-        ArgumentError: targets that do not belong to the outputs.
+        ArgumentError: targets that do not match the outputs.
     """
 
     name: Literal["mae"] = "mae"
@@ -63,7 +63,7 @@ class MeanAbsoluteError(Settings):
 
 
 class Huber(Settings):
-    """Squares near the target, absolute differences far from it.
+    """Squared differences near the target, absolute differences far from it.
 
     ``mean_nk d^2 / 2`` where ``d = |x - t| <= delta``, else ``delta (d - delta / 2)``
 
@@ -74,12 +74,12 @@ class Huber(Settings):
         Outputs [N, K, *] and targets int64 [N, *] or floats [N, K, *] to a scalar.
 
     Raises:
-        ArgumentError: targets that do not belong to the outputs.
+        ArgumentError: targets that do not match the outputs.
     """
 
     name: Literal["huber"] = "huber"
     delta: float = Field(default=1.0, gt=0)
-    """The difference from which on the loss grows linearly."""
+    """The difference above which the loss grows linearly."""
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean over samples and outputs."""

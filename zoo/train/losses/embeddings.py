@@ -1,7 +1,7 @@
-"""Losses that teach distances: samples of one class near each other, others far.
+"""Losses of embeddings: samples of one class near each other, of different classes far apart.
 
-Outputs are features, not scores of classes. All pairs come from the batch; one in which no pair
-can be made (a single sample) has loss 0.
+Outputs are features, not class scores. All pairs come from the batch; a batch without any pair
+(a single sample) has loss 0.
 
 N   samples          D   features          P   pairs of an anchor and a positive
 """
@@ -20,7 +20,7 @@ from dlzoo.zoo.train.losses.targets import require_labels, widened
 
 
 class Contrastive(Settings):
-    """Pulls pairs of one class together, pushes others apart up to a margin.
+    """Pulls pairs of one class together and pushes others apart, up to a margin.
 
     ``mean over pairs of (1 - y) d^2 / 2 + y max(0, margin - d)^2 / 2``, d the Euclidean
     distance, y = 1 where the classes differ
@@ -38,7 +38,7 @@ class Contrastive(Settings):
 
     name: Literal["contrastive"] = "contrastive"
     margin: float = Field(default=1.0, gt=0)
-    """Distance from which on two classes are far enough apart."""
+    """The distance beyond which two classes are far enough apart."""
 
     def __call__(self, outputs_ND: Tensor, targets_N: Tensor) -> Tensor:
         """The mean over the pairs of a batch."""
@@ -55,14 +55,14 @@ class Contrastive(Settings):
 
 
 class Triplet(Settings):
-    """An anchor shall be nearer to its class than to any other, by a margin.
+    """Makes an anchor nearer to its own class than to any other, by a margin.
 
     ``mean over triplets of max(0, d(a, p) - d(a, n) + margin)``, d the Euclidean distance, p of
     the anchor's class, n of another
 
     Mining chooses the triplets of a batch: ``all``; ``hard``, for each anchor the farthest p
-    and the nearest n; ``semi-hard``, for each (a, p) the nearest n that is farther than p, and
-    where there is none the farthest n.
+    and the nearest n; ``semi-hard``, for each (a, p) the nearest n that is farther than p, or the
+    farthest n if there is none.
 
     Source:
         Schroff, Kalenichenko & Philbin 2015, "FaceNet", section 3.2 (semi-hard); Hermans, Beyer
@@ -77,15 +77,15 @@ class Triplet(Settings):
 
     name: Literal["triplet"] = "triplet"
     margin: float = Field(default=0.2, gt=0)
-    """By how much nearer."""
+    """How much nearer."""
     mining: Literal["all", "hard", "semi-hard"] = "semi-hard"
-    """Which triplets of a batch count."""
+    """Which triplets of a batch are used."""
 
     def __call__(self, outputs_ND: Tensor, targets_N: Tensor) -> Tensor:
         """The mean over the chosen triplets of a batch."""
         outputs_ND = widened(outputs_ND)
         require_labels(outputs_ND, targets_N, self.name)
-        # Through |x|^2 - 2xy + |y|^2, near pairs would lose their digits.
+        # With |x|^2 - 2xy + |y|^2, near pairs would lose their digits.
         distance_NN = torch.cdist(
             outputs_ND, outputs_ND, compute_mode="donot_use_mm_for_euclid_dist"
         )

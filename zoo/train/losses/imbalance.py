@@ -1,4 +1,4 @@
-"""Losses for data in which most is easy, or most is background.
+"""Losses for data that is mostly easy or mostly background.
 
 N   samples          K   classes          *   any further axes, such as height and width
 """
@@ -24,10 +24,10 @@ def _scores(outputs: Tensor, scores: Scores) -> Tensor:
 
 
 class Focal(Settings):
-    """Cross-entropy in which samples that are right already count less.
+    """Cross-entropy that gives less weight to samples that are already right.
 
     ``mean_n sum_k w_k t_nk (1 - p_nk)^gamma (-log p_nk)``, p the softmax of the outputs; with
-    ``scores = "sigmoid"`` every class is by itself and p its sigmoid:
+    ``scores = "sigmoid"`` each class is on its own and p its sigmoid:
     ``mean_nk a t (1 - p)^gamma (-log p) + (1 - a) (1 - t) p^gamma (-log(1 - p))``, and without
     ``alpha`` both factors are 1
 
@@ -39,14 +39,14 @@ class Focal(Settings):
         Outputs [N, K, *] and targets int64 [N, *] or floats [N, K, *] to a scalar.
 
     Raises:
-        ArgumentError: targets that do not belong to the outputs.
+        ArgumentError: targets that do not match the outputs.
     """
 
     name: Literal["focal"] = "focal"
     gamma: float = Field(default=2.0, ge=0, le=10)
-    """How much less; 0 is cross-entropy."""
+    """How much less weight; 0 is cross-entropy."""
     scores: Scores = "softmax"
-    """One of the classes, or each by itself (multi-label)."""
+    """softmax for one class per sample, sigmoid for several (multi-label)."""
     alpha: float | None = Field(default=None, ge=0, le=1)
     """Factor of positive targets with sigmoid scores; negative ones get 1 - alpha."""
     class_weights: ClassWeights | None = None
@@ -55,9 +55,9 @@ class Focal(Settings):
     @model_validator(mode="after")
     def _check_factors(self) -> Focal:
         if self.scores == "softmax" and self.alpha is not None:
-            raise ValueError("alpha goes with scores = 'sigmoid'; set class_weights instead")
+            raise ValueError("alpha needs scores = 'sigmoid'; set class_weights instead")
         if self.scores == "sigmoid" and self.class_weights is not None:
-            raise ValueError("class_weights go with scores = 'softmax'; set alpha instead")
+            raise ValueError("class_weights need scores = 'softmax'; set alpha instead")
         return self
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Focal(Settings):
 
     def _term(self, log_p: Tensor) -> Tensor:
         """``(1 - p)^gamma (-log p)``."""
-        # The power's slope is infinite at 0 for gamma below 1, and infinity times 0 is NaN.
+        # For gamma below 1 the power's slope at 0 is infinite, and infinity times 0 is NaN.
         rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
         return -(rest**self.gamma) * log_p
 
@@ -97,14 +97,14 @@ class Dice(Settings):
         Outputs [N, K, *] and targets int64 [N, *] or floats [N, K, *] to a scalar.
 
     Raises:
-        ArgumentError: targets that do not belong to the outputs.
+        ArgumentError: targets that do not match the outputs.
     """
 
     name: Literal["dice"] = "dice"
     smooth: float = Field(default=1.0, gt=0)
-    """Added above and below, so that a sample without any positive has a slope too."""
+    """Added to numerator and denominator, so that samples without positives have a gradient."""
     scores: Scores = "softmax"
-    """One of the classes, or each by itself (multi-label)."""
+    """softmax for one class per sample, sigmoid for several (multi-label)."""
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean over samples."""

@@ -27,5 +27,5 @@ Loss = Annotated[
 
 
 def learns_embeddings(loss: object) -> bool:
-    """Whether a loss is of distances between images: the outputs are then no scores of classes."""
+    """Whether a loss compares images by distance, so that outputs are not class scores."""
     return isinstance(loss, Contrastive | Triplet)

@@ -1,4 +1,4 @@
-"""What is added to a loss for large weights."""
+"""Penalties for large weights, which are added to the loss."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from dlzoo.zoo.settings import Settings
 
 
 class L1Penalty(Settings):
-    """Strength times the sum of absolute weights: pulls many of them to zero.
+    """Strength times the sum of absolute weights, which pulls many of them to zero.
 
-    ``strength * sum |w|`` over the weights that are trained; norms, biases and other vectors do
-    not count
+    ``strength * sum |w|`` over the trained weights, without norms, biases and other vectors
 
     Source:
         Tibshirani 1996, "Regression shrinkage and selection via the lasso", equation 1.
@@ -29,16 +28,15 @@ class L1Penalty(Settings):
     strength: float = Field(gt=0)
 
     def __call__(self, module: nn.Module) -> Tensor:
-        """The penalty of the weights as they are."""
+        """The penalty of the present weights."""
         return self.strength * _total([w.abs().sum() for w in _trained_weights(module)])
 
 
 class L2Penalty(Settings):
     """Half the strength times the sum of squared weights.
 
-    ``strength / 2 * sum w^2`` over the weights that are trained: the gradient is
-    ``strength * w``, that of an equal ``weight_decay`` of SGD; norms, biases and other vectors
-    do not count
+    ``strength / 2 * sum w^2`` over the trained weights, without norms, biases and other vectors;
+    the gradient is ``strength * w``, as for SGD with an equal ``weight_decay``
 
     Source:
         Krogh & Hertz 1991, "A simple weight decay can improve generalization", equation 3.
@@ -51,7 +49,7 @@ class L2Penalty(Settings):
     strength: float = Field(gt=0)
 
     def __call__(self, module: nn.Module) -> Tensor:
-        """The penalty of the weights as they are."""
+        """The penalty of the present weights."""
         total = _total([w.square().sum() for w in _trained_weights(module)])
         return self.strength / 2 * total
 

@@ -1,4 +1,4 @@
-"""What a loss is told to reach: class numbers, or a float for each output.
+"""Checks and conversions of a loss's targets: class numbers, or a float for each output.
 
 N   samples          K   classes          *   any further axes, such as height and width
 """
@@ -13,15 +13,15 @@ from dlzoo.errors import ArgumentError
 
 
 def widened(outputs: Tensor) -> Tensor:
-    """Outputs in float32 where they come in 16 bits: a sum over 1000 classes needs more."""
+    """Outputs in float32 if they are 16-bit, which is too coarse for a sum over 1000 classes."""
     return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
 
 
 def require_classes(outputs: Tensor, targets: Tensor, loss: str) -> None:
-    """Check that targets are classes of the outputs: int64 [N, *] or floats [N, K, *].
+    """Check that targets match the outputs: int64 [N, *] or floats [N, K, *].
 
     Raises:
-        ArgumentError: another shape or type, or a class that the outputs do not have.
+        ArgumentError: the shape or type is wrong, or the outputs do not have a class.
     """
     if outputs.dim() < 2:
         raise ArgumentError(
@@ -43,7 +43,7 @@ def require_classes(outputs: Tensor, targets: Tensor, loss: str) -> None:
             f"shape {list(targets.shape)}, expected int64 {expected} or floats "
             f"{list(outputs.shape)}; correct the dataset."
         )
-    # Reading values back from an accelerator would make it wait in every step.
+    # Reading values from an accelerator would make every step wait for it.
     if targets.device.type == "cpu" and targets.numel():
         least, greatest = (int(value) for value in torch.aminmax(targets))
         if least < 0 or greatest >= num_classes:
@@ -54,13 +54,13 @@ def require_classes(outputs: Tensor, targets: Tensor, loss: str) -> None:
 
 
 def float_targets(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
-    """Targets in the shape and type of the outputs: class numbers become 0 and 1.
+    """Targets in the shape and type of the outputs: class numbers become one-hot vectors.
 
     Shape:
         int64 [N, *] or floats [N, K, *] to floats [N, K, *].
 
     Raises:
-        ArgumentError: as :func:`require_classes`.
+        ArgumentError: see :func:`require_classes`.
     """
     require_classes(outputs, targets, loss)
     if not targets.is_floating_point():
@@ -69,10 +69,10 @@ def float_targets(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
 
 
 def require_labels(outputs_ND: Tensor, targets_N: Tensor, loss: str) -> None:
-    """Check that every sample has one class: what is learned from pairs needs to know it.
+    """Check that every sample has one class, which losses of pairs need to know.
 
     Raises:
-        ArgumentError: soft or mixed labels, or other shapes.
+        ArgumentError: soft or mixed labels, or a wrong shape.
     """
     if outputs_ND.dim() != 2:
         raise ArgumentError(
@@ -91,7 +91,7 @@ def require_class_weights(weights: tuple[float, ...], outputs: Tensor, loss: str
     """One weight for each class, as a tensor like the outputs.
 
     Raises:
-        ArgumentError: another number of them.
+        ArgumentError: the number of weights is not the number of classes.
     """
     if len(weights) != outputs.shape[1]:
         raise ArgumentError(

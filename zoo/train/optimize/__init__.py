@@ -1,1 +1,1 @@
-"""Optimizers, learning-rate schedules, weight averages, transfer."""
+"""Optimizers, learning-rate schedules, weight averages, transfer learning."""

@@ -1,8 +1,8 @@
-"""The optimizers that a recipe chooses from by name: torch's, with bounds on every number.
+"""The optimizers that a recipe selects by name: torch's, with bounds on every number.
 
-Not among them: ``LBFGS`` evaluates the loss several times a step, so a step has no one batch,
-gradient or loss; ``SparseAdam`` takes sparse gradients only; ``Muon`` takes matrices only, and a
-convolution's weight has four axes.
+Left out: ``LBFGS`` evaluates the loss several times per step, so a step has no single batch,
+gradient or loss; ``SparseAdam`` accepts only sparse gradients; ``Muon`` accepts only matrices,
+but a convolution's weight has four axes.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class _Optimizer(Settings):
-    #: torch's class; its arguments are called as the fields are.
+    #: torch's class; its arguments have the names of the fields.
     torch_class: ClassVar[type[torch.optim.Optimizer]]
 
     lr: Positive
-    """Learning rate at the schedule's factor 1."""
+    """Learning rate where the schedule's factor is 1."""
     weight_decay: NotNegative = 0.0
-    """Each step pulls weights towards zero by this."""
+    """Strength with which each step pulls weights towards zero."""
     decay_norm_and_bias: bool = False
-    """Let weight decay pull norms' scales and shifts, biases and other vectors, too."""
+    """Also apply weight decay to norms' scales and shifts, biases and other vectors."""
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-        """The optimizer; its groups keep their ``lr_scale``, for :func:`set_learning_rate`."""
+        """Make the optimizer; groups keep their ``lr_scale`` for :func:`set_learning_rate`."""
         arguments = self._arguments()
         made: list[dict[str, Any]] = []
         for group in groups:
@@ -75,12 +75,12 @@ class SGD(_Optimizer):
 
 class _MomentEstimates(_Optimizer):
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """How much of the running means of the gradient and of its square is kept each step."""
+    """Share of the running means of the gradient and of its square that each step keeps."""
     eps: Positive = 1e-8
 
 
 class Adam(_MomentEstimates):
-    """Adaptive moment estimation; its weight decay is part of the gradient.
+    """Adaptive moment estimation, with weight decay as part of the gradient.
 
     ``w <- w - lr m / (sqrt(v) + eps)``, m and v running means of the gradient and of its
     square, corrected for their start at 0
@@ -98,7 +98,7 @@ class Adam(_MomentEstimates):
 
 
 class AdamW(_MomentEstimates):
-    """Adam with weight decay apart from the gradient.
+    """Adam with weight decay separate from the gradient.
 
     ``w <- w - lr (m / (sqrt(v) + eps) + weight_decay w)``
 
@@ -115,7 +115,7 @@ class AdamW(_MomentEstimates):
 
 
 class Adamax(_MomentEstimates):
-    """Adam that divides by the largest recent gradient, not by a mean square.
+    """Adam that divides by the largest recent gradient instead of a root mean square.
 
     ``w <- w - lr m / u``, ``u <- max(beta2 u, |g|)``
 
@@ -140,11 +140,11 @@ class NAdam(_MomentEstimates):
     lr: Positive = 2e-3
     momentum_decay: Share = 4e-3
     decoupled_weight_decay: bool = False
-    """Decay as AdamW does."""
+    """Decouple weight decay from the gradient, as AdamW does."""
 
 
 class RAdam(_MomentEstimates):
-    """Adam whose first steps are held back while its mean square is not yet reliable.
+    """Adam with small first steps, while its mean square is not yet reliable.
 
     Source:
         Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2.
@@ -154,7 +154,7 @@ class RAdam(_MomentEstimates):
     name: Literal["radam"] = "radam"
     lr: Positive = 1e-3
     decoupled_weight_decay: bool = False
-    """Decay as AdamW does."""
+    """Decouple weight decay from the gradient, as AdamW does."""
 
 
 class RMSprop(_Optimizer):
@@ -174,7 +174,7 @@ class RMSprop(_Optimizer):
     eps: Positive = 1e-8
     momentum: Share = 0.0
     centered: bool = False
-    """Take the square of the mean gradient off the mean square."""
+    """Subtract the square of the mean gradient from the mean square."""
 
 
 class Adagrad(_Optimizer):
@@ -191,13 +191,13 @@ class Adagrad(_Optimizer):
     name: Literal["adagrad"] = "adagrad"
     lr: Positive = 1e-2
     lr_decay: NotNegative = 0.0
-    """Step t has the learning rate lr / (1 + lr_decay t)."""
+    """Decay of the learning rate: step t has lr / (1 + lr_decay t)."""
     initial_accumulator_value: NotNegative = 0.0
     eps: Positive = 1e-10
 
 
 class Adadelta(_Optimizer):
-    """Steps in the units of the weights: no learning rate is needed.
+    """Steps in the units of the weights, so that no learning rate is needed.
 
     ``w <- w - lr d``, ``d = g sqrt(u + eps) / sqrt(v + eps)``, v and u running means of g^2 and
     of d^2
@@ -214,11 +214,11 @@ class Adadelta(_Optimizer):
 
 
 class ASGD(_Optimizer):
-    """Stochastic gradient descent with a step that decays by a power of the time.
+    """Stochastic gradient descent with steps that decay as a power of time.
 
     ``w <- (1 - lambd eta) w - eta g``, ``eta = lr / (1 + lambd lr t)^alpha``
 
-    The mean of the weights that it also keeps is not what is trained: set ``weight_average``.
+    It also keeps a mean of the weights, which is not used here: set ``weight_average``.
 
     Source:
         Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; Bottou
@@ -233,9 +233,9 @@ class ASGD(_Optimizer):
 
 
 class Rprop(_Optimizer):
-    """Steps from the signs of gradients: each weight's grows while its sign stays.
+    """Steps from the signs of gradients; a weight's step grows while the sign stays the same.
 
-    For full batches: signs of a mini-batch's gradient are mostly noise. No weight decay.
+    For full batches, because signs of mini-batch gradients are mostly noise. No weight decay.
 
     Source:
         Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation learning:
@@ -250,9 +250,9 @@ class Rprop(_Optimizer):
         0.5,
         1.2,
     )
-    """Factors of a step after a change of sign, and without one."""
+    """Factors of a step after a change of sign, and without a change."""
     step_sizes: tuple[Positive, Positive] = (1e-6, 50.0)
-    """The smallest and the largest step."""
+    """Smallest and largest step."""
 
     def _arguments(self) -> dict[str, Any]:
         arguments = super()._arguments()
@@ -261,7 +261,7 @@ class Rprop(_Optimizer):
 
 
 class Adafactor(_Optimizer):
-    """Adam without momentum, whose mean squares of a matrix are kept by row and column.
+    """Adam without momentum, with mean squares of matrices kept by row and column.
 
     Source:
         Shazeer & Stern 2018, "Adafactor: adaptive learning rates with sublinear memory cost",
@@ -272,9 +272,9 @@ class Adafactor(_Optimizer):
     name: Literal["adafactor"] = "adafactor"
     lr: Positive = 1e-2
     beta2_decay: Annotated[float, Field(lt=0)] = -0.8
-    """Exponent of the time by which the running mean forgets."""
+    """Exponent of time with which the running mean forgets."""
     d: Annotated[float, Field(ge=1)] = 1.0
-    """Root mean square from which on a step is clipped."""
+    """Root mean square above which a step is clipped."""
 
 
 Optimizer = Annotated[
@@ -295,6 +295,6 @@ Optimizer = Annotated[
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group this learning rate, times the group's ``lr_scale``."""
+    """Set every group's learning rate to ``lr`` times the group's ``lr_scale``."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -1,7 +1,7 @@
-"""How the learning rate changes over a run: a factor of the optimizer's, for every step.
+"""Learning-rate schedules: a factor of the optimizer's learning rate for every step.
 
-All but ``plateau`` are functions of the time alone, so a run that goes on after a stop needs
-nothing of them. Time t is in epochs since the warm-up's end: step / steps of an epoch - w.
+All except ``plateau`` are functions of time alone, so they have no state to save. Time t is in
+epochs since the end of the warm-up: step / steps per epoch - w.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Epochs = Annotated[float, Field(gt=0)]
 
 class _Schedule(Settings):
     warmup_epochs: float = Field(default=0.0, ge=0)
-    """w: epochs in which the factor grows linearly to where the schedule starts.
+    """w: epochs in which the factor grows linearly to the schedule's first value.
 
     Source: Goyal et al. 2017, "Accurate, large minibatch SGD", section 2.2.
     """
@@ -28,25 +28,25 @@ class _Schedule(Settings):
     """Factor at the first step of a warm-up."""
 
     def factor(self, epoch: float, num_epochs: float) -> float:
-        """What the learning rate is multiplied by.
+        """The factor of the learning rate.
 
         Args:
-            epoch: since the start of the run, a fraction within an epoch.
-            num_epochs: of the whole run.
+            epoch: time since the start of the run, with a fraction within an epoch.
+            num_epochs: length of the whole run.
         """
         t = epoch - self.warmup_epochs
         if t >= 0:
             return self._factor(t, num_epochs - self.warmup_epochs)
-        # Ends where the schedule itself begins: no jump.
+        # Ends at the schedule's own first value, without a jump.
         top = self._factor(0.0, num_epochs - self.warmup_epochs)
         return self.warmup_start + (top - self.warmup_start) * epoch / self.warmup_epochs
 
     def _factor(self, t: float, duration: float) -> float:
-        """The factor t epochs after the warm-up, of ``duration`` epochs."""
+        """The factor t epochs after the warm-up; ``duration`` is the epochs after it."""
         raise NotImplementedError
 
     def start(self, num_epochs: int, steps_per_epoch: int) -> ScheduleProgress:
-        """The schedule of one run, step by step."""
+        """The progress of this schedule in one run."""
         return ScheduleProgress(self.factor, num_epochs, steps_per_epoch)
 
 
@@ -60,7 +60,7 @@ class Constant(_Schedule):
 
 
 class FixedDecay(_Schedule):
-    """Decay with the inverse of the time: ``1 / (1 + decay t)``.
+    """Decay with the inverse of time: ``1 / (1 + decay t)``.
 
     Source:
         Robbins & Monro 1951, "A stochastic approximation method", section 4 (steps like 1/t);
@@ -69,28 +69,28 @@ class FixedDecay(_Schedule):
 
     name: Literal["fixed-decay"] = "fixed-decay"
     decay: float = Field(default=0.1, ge=0)
-    """Per epoch."""
+    """Decay per epoch."""
 
     def _factor(self, t: float, duration: float) -> float:
         return 1.0 / (1.0 + self.decay * t)
 
 
 class Step(_Schedule):
-    """A new level every so many epochs: ``gamma^floor(t / step_epochs)``."""
+    """A drop every ``step_epochs`` epochs: ``gamma^floor(t / step_epochs)``."""
 
     name: Literal["step"] = "step"
     step_epochs: Epochs = 30.0
     gamma: float = Field(default=0.1, gt=0, le=1)
-    """Factor from one level to the next."""
+    """Factor of each drop."""
 
     def _factor(self, t: float, duration: float) -> float:
         return float(self.gamma ** math.floor(t / self.step_epochs))
 
 
 class MultiStep(_Schedule):
-    """A new level at each milestone: ``gamma^(milestones passed)``.
+    """A drop at each milestone: ``gamma^(milestones passed)``.
 
-    Milestones are epochs since the start of the run, the warm-up's among them.
+    Milestones are epochs since the start of the run, warm-up included.
 
     Source:
         He et al. 2016, "Deep residual learning for image recognition", section 4.2; Goyal et
@@ -100,26 +100,26 @@ class MultiStep(_Schedule):
     name: Literal["multi-step"] = "multi-step"
     milestones: Annotated[tuple[Epochs, ...], Field(min_length=1)]
     gamma: float = Field(default=0.1, gt=0, le=1)
-    """Factor from one level to the next."""
+    """Factor of each drop."""
 
     @model_validator(mode="after")
     def _check_order(self) -> MultiStep:
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError("milestones must grow from each to the next")
+            raise ValueError("milestones must be in increasing order")
         return self
 
     def _factor(self, t: float, duration: float) -> float:
-        # Within a warm-up, t is 0: only what lies in it has been passed at its end.
+        # During a warm-up t is 0, so milestones within it count as passed from the start.
         num_passed = sum(m <= t + self.warmup_epochs for m in self.milestones)
         return float(self.gamma**num_passed)
 
 
 class Exponential(_Schedule):
-    """A constant ratio from one epoch to the next: ``gamma^t``."""
+    """A constant ratio between epochs: ``gamma^t``."""
 
     name: Literal["exponential"] = "exponential"
     gamma: float = Field(default=0.95, gt=0, le=1)
-    """Factor of one epoch."""
+    """Factor per epoch."""
 
     def _factor(self, t: float, duration: float) -> float:
         return float(self.gamma**t)
@@ -138,13 +138,13 @@ class Cosine(_Schedule):
     min_factor: Share = 0.0
 
     def _factor(self, t: float, duration: float) -> float:
-        # A run may end within its warm-up.
+        # A run may end before its warm-up does.
         share = min(1.0, t / duration) if duration > 0 else 0.0
         return _half_cosine(share, self.min_factor)
 
 
 class WarmRestarts(_Schedule):
-    """Half a cosine again and again, each period longer than the one before by a factor.
+    """Repeated half cosines, each period longer than the last by a constant factor.
 
     ``m + (1 - m) (1 + cos(pi t_i / T_i)) / 2``, t_i the epochs since the last restart and
     ``T_i = period_epochs * period_factor^i``
@@ -169,11 +169,11 @@ class WarmRestarts(_Schedule):
 
 
 class Plateau(_Schedule):
-    """Lower by a factor where the validation loss has not fallen for some epochs.
+    """A drop whenever the validation loss has not fallen for some epochs.
 
-    An epoch is better where its loss is below ``best (1 - threshold)``. After more than
-    ``patience`` epochs in a row that are not, the factor is multiplied by ``gamma``, and the
-    next ``cooldown_epochs`` do not count.
+    An epoch is better if its loss is below ``best (1 - threshold)``. After more than
+    ``patience`` epochs in a row that are not better, the factor is multiplied by ``gamma``, and
+    the next ``cooldown_epochs`` epochs do not count.
 
     Source:
         Bengio 2012, "Practical recommendations for gradient-based training of deep
@@ -184,9 +184,9 @@ class Plateau(_Schedule):
     name: Literal["plateau"] = "plateau"
     gamma: float = Field(default=0.1, gt=0, lt=1)
     patience: int = Field(default=10, ge=0)
-    """Epochs without improvement that are let pass."""
+    """Epochs without improvement before a drop."""
     threshold: float = Field(default=1e-4, ge=0, lt=1)
-    """Share of the best loss by which an improvement must fall below it."""
+    """Share of the best loss by which a better loss must be lower."""
     cooldown_epochs: int = Field(default=0, ge=0)
     min_factor: Share = 0.0
 
@@ -194,7 +194,7 @@ class Plateau(_Schedule):
         return 1.0
 
     def start(self, num_epochs: int, steps_per_epoch: int) -> PlateauProgress:
-        """The schedule of one run, step by step, which is told of every epoch's loss."""
+        """The progress of this schedule in one run, updated with every epoch's loss."""
         return PlateauProgress(self, num_epochs, steps_per_epoch)
 
 
@@ -211,9 +211,9 @@ def _half_cosine(share: float, least: float) -> float:
 def plotted_factors(
     schedule: Schedule, num_epochs: int, steps_per_epoch: int, max_points: int = 2000
 ) -> list[tuple[float, float]]:
-    """Epoch and factor of the steps of a run, evenly thinned out: what a plot shows.
+    """Epoch and factor at evenly spaced steps of a run, for a plot.
 
-    Of ``plateau``, which depends on losses to come, only the warm-up is known.
+    For ``plateau``, which depends on future losses, only the warm-up is known.
     """
     progress = schedule.start(num_epochs, steps_per_epoch)
     num_steps = num_epochs * steps_per_epoch
@@ -225,12 +225,12 @@ def plotted_factors(
 
 
 class ScheduleProgress:
-    """A schedule in one run.
+    """The progress of a schedule in one run.
 
     Args:
-        factor: of an epoch and of the number of epochs.
-        num_epochs: of the run.
-        steps_per_epoch: of the optimizer.
+        factor: function of the epoch and the number of epochs.
+        num_epochs: length of the run.
+        steps_per_epoch: steps of the optimizer per epoch.
     """
 
     def __init__(
@@ -241,22 +241,22 @@ class ScheduleProgress:
         self._steps_per_epoch = steps_per_epoch
 
     def factor(self, step: int) -> float:
-        """What the learning rate is multiplied by at a step; the run's first is 0."""
+        """The factor of the learning rate at a step, counted from 0."""
         return self._factor(step / self._steps_per_epoch, self._num_epochs)
 
     def end_epoch(self, loss: float) -> None:
-        """Take note of the validation loss: a function of the time has no use for it."""
+        """Record the validation loss of an epoch, which functions of time ignore."""
 
     def state(self) -> dict[str, Any]:
-        """What a run that goes on needs, as JSON can hold it."""
+        """The state to save in a checkpoint, for JSON."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the state that :meth:`state` returned."""
 
 
 class PlateauProgress(ScheduleProgress):
-    """A plateau schedule in one run: the best loss so far, and how long ago that was."""
+    """The progress of a plateau schedule: the best loss so far, and the epochs since."""
 
     def __init__(self, schedule: Plateau, num_epochs: int, steps_per_epoch: int) -> None:
         super().__init__(schedule.factor, num_epochs, steps_per_epoch)
@@ -267,11 +267,11 @@ class PlateauProgress(ScheduleProgress):
         self._cooldown_left = 0
 
     def factor(self, step: int) -> float:
-        """What the learning rate is multiplied by at a step, as far as losses are known."""
+        """The factor of the learning rate at a step, from the losses so far."""
         return super().factor(step) * self._level
 
     def end_epoch(self, loss: float) -> None:
-        """Judge an epoch; NaN is never better."""
+        """Update the factor with an epoch's loss; NaN is never better."""
         plateau = self._plateau
         if self._is_better(loss):
             self._best = loss
@@ -291,11 +291,11 @@ class PlateauProgress(ScheduleProgress):
             return False
         if self._best is None:
             return True
-        # Of a negative loss, too, the improvement is a share of its size.
+        # Also for a negative loss, the improvement is a share of its magnitude.
         return loss < self._best - self._plateau.threshold * abs(self._best)
 
     def state(self) -> dict[str, Any]:
-        """What a run that goes on needs, as JSON can hold it."""
+        """The state to save in a checkpoint, for JSON."""
         return {
             "level": self._level,
             "best": self._best,
@@ -304,7 +304,7 @@ class PlateauProgress(ScheduleProgress):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Restore the state that :meth:`state` returned."""
         self._level = float(state["level"])
         self._best = None if state["best"] is None else float(state["best"])
         self._num_bad = int(state["num_bad"])

@@ -1,7 +1,7 @@
-"""Training on from weights that were trained for something else.
+"""Transfer learning: training that starts from weights trained for something else.
 
-The head is what gives the scores of the classes: the last linear layer, 1x1 convolution or RBF
-output. Networks for training may have auxiliary heads too, in modules named ``aux...``.
+The head gives the class scores: it is the last linear layer, 1x1 convolution or RBF output.
+Networks in training may also have auxiliary heads, in modules named ``aux...``.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from dlzoo.zoo.parameter_groups import NORM_LAYERS, ParameterGroup, parameter_gr
 from dlzoo.zoo.settings import Settings
 from dlzoo.zoo.state_dict import COUNTER, copy_state_dict
 
-#: Modules that hold others in a row, and compute nothing of their own.
+#: Modules that only contain others, in order.
 _ROWS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-#: What else is looked into for layers: whatever holds more than this share of all parameters.
+#: A module with more than this share of all parameters is searched for layers, too.
 _MOST = 0.75
 
 
 class Transfer(Settings):
-    """How trained weights are taken on."""
+    """How training starts from trained weights."""
 
     freeze: tuple[str, ...] = ()
-    """Modules or parameters that stay as they are: names or patterns such as ``layer[12]``."""
+    """Modules or parameters to keep unchanged: names, or patterns such as ``layer[12]``."""
     layer_lr_decay: float = Field(default=1.0, gt=0, le=1)
-    """Factor of the learning rate from each layer to the one before it; the head's is 1."""
+    """Factor of the learning rate between each layer and the one before it; the head has 1."""
     new_head: bool = False
-    """Draw the head anew where its number of classes would fit, too."""
+    """Draw a new head even if the trained one has the right number of classes."""
 
     def load(
         self, module: nn.Module, state_dict: Mapping[str, Tensor], subject: str
     ) -> list[str]:
-        """Load trained weights, as :func:`load_transfer`."""
+        """Load trained weights with :func:`load_transfer`."""
         return load_transfer(module, state_dict, subject=subject, new_head=self.new_head)
 
     def parameter_groups(self, module: nn.Module) -> list[ParameterGroup]:
-        """Freeze, and give what is left to train with its learning rates.
+        """Freeze parameters, and group the others with their learning rates.
 
         Raises:
-            ArgumentError: a pattern that names nothing, or nothing is left.
+            ArgumentError: a pattern matches nothing, or nothing is left to train.
         """
         freeze(module, self.freeze)
         is_even = self.layer_lr_decay == 1
@@ -54,7 +54,7 @@ class Transfer(Settings):
         )
 
     def after_train_mode(self, module: nn.Module) -> None:
-        """To be called after every ``module.train()``."""
+        """Put frozen normalizations into eval mode; called after every ``module.train()``."""
         if self.freeze:
             keep_frozen_in_eval(module)
 
@@ -63,14 +63,14 @@ class Transfer(Settings):
 
 
 def find_heads(module: nn.Module, num_classes: int | None = None) -> list[str]:
-    """Names of the modules that give the scores of classes: the main head, then auxiliary ones.
+    """Names of the modules that give class scores: the main head, then auxiliary ones.
 
     Args:
         module: a classifier.
-        num_classes: where given, only layers with so many outputs are looked at.
+        num_classes: if given, consider only layers with this many outputs.
 
     Raises:
-        ArgumentError: there is none.
+        ArgumentError: the module has no head.
     """
     last_of: dict[str, str] = {}
     for name, part in module.named_modules():
@@ -94,7 +94,7 @@ def _num_scores(part: nn.Module) -> int | None:
 
 
 def _auxiliary(name: str) -> str:
-    """The path of the auxiliary head that a module or tensor lies in; empty outside of them."""
+    """The path of the auxiliary head around a module or tensor; empty if there is none."""
     parts = name.split(".")
     for i, part in enumerate(parts):
         if part.lower().startswith("aux"):
@@ -109,21 +109,21 @@ def load_transfer(
     subject: str = "Weights",
     new_head: bool = False,
 ) -> list[str]:
-    """Load weights that may be of another number of classes; heads that do not fit stay.
+    """Load weights for another number of classes; heads that do not fit keep their drawn weights.
 
-    Neither is it a mistake if the weights have no head, or only one side has auxiliary heads.
+    The weights may lack the head, and auxiliary heads may be missing on either side.
 
     Args:
-        module: built for the new number of classes, its weights drawn.
-        state_dict: what was trained.
-        subject: what messages call the weights.
-        new_head: leave heads as they were drawn even where they would fit.
+        module: network for the new number of classes, with drawn weights.
+        state_dict: the trained weights.
+        subject: name of the weights in messages.
+        new_head: keep the drawn weights of heads even if the trained ones fit.
 
     Returns:
-        The keys that are as they were drawn.
+        The keys that keep their drawn weights.
 
     Raises:
-        CheckpointMismatchError: anything but a head differs.
+        CheckpointMismatchError: anything other than a head differs.
     """
     own = module.state_dict()
     heads = find_heads(module)
@@ -135,7 +135,7 @@ def load_transfer(
         is_absent = key not in given and bool(_auxiliary(key)) and not key.endswith(COUNTER)
         if (is_head and (new_head or not fits)) or is_absent:
             drawn.append(key)
-    # Half of a head is not worth keeping: its bias belongs to the weights it was trained with.
+    # Half a head is not worth keeping: its bias belongs to the weights it was trained with.
     drawn_heads = {key.rpartition(".")[0] for key in drawn} & set(heads)
     drawn = [key for key in own if key in drawn or key.rpartition(".")[0] in drawn_heads]
     copy_state_dict(module, {**given, **{key: own[key].clone() for key in drawn}}, subject)
@@ -146,13 +146,13 @@ def load_transfer(
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Let parameters stay as they are; the names of all that do.
+    """Freeze parameters, and return the names of all frozen ones.
 
-    A pattern names a parameter or a module, with all that is in it: ``features.0``,
-    ``layer[12]``, ``encoder.layers.*.mlp``. ``*`` stands for anything, dots included.
+    A pattern matches a parameter, or a module with everything in it: ``features.0``,
+    ``layer[12]``, ``encoder.layers.*.mlp``. ``*`` matches anything, dots included.
 
     Raises:
-        ArgumentError: a pattern that names nothing.
+        ArgumentError: a pattern matches nothing.
     """
     parameters = dict(module.named_parameters())
     for pattern in patterns:
@@ -162,7 +162,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> list[str]:
                 name for name, child in module.named_children() if list(child.parameters())
             ]
             raise ArgumentError(
-                f"Freeze: got {pattern!r}, which names no parameter of {type(module).__name__}; "
+                f"`freeze` got {pattern!r}, which matches no parameter of {type(module).__name__}; "
                 f"expected names such as {', '.join(children[:4]) or next(iter(parameters), '-')}."
             )
         for name in chosen:
@@ -176,10 +176,10 @@ def _is_meant(name: str, pattern: str) -> bool:
 
 
 def keep_frozen_in_eval(module: nn.Module) -> list[str]:
-    """Put normalizations that are frozen into eval mode; their names.
+    """Put frozen normalizations into eval mode, and return their names.
 
-    Else the running statistics of a frozen stage would go on changing with each batch. One
-    without parameters is frozen where all that its parent holds is.
+    In training mode their running statistics would still change with each batch. One without
+    parameters counts as frozen if everything in its parent is.
     """
     parts = dict(module.named_modules())
     frozen = []
@@ -199,18 +199,18 @@ def keep_frozen_in_eval(module: nn.Module) -> list[str]:
 
 
 def layer_lr_scales(module: nn.Module, decay: float) -> dict[str, float]:
-    """Factors of the learning rate: the head's is 1, that of the n-th layer before it decay^n.
+    """Factors of the learning rate: 1 for the head, decay^n for the n-th layer before it.
 
-    ``decay^(L - 1 - l)`` for layer l of L, from the input on. A layer is what stands in the
-    network's rows (a convolution with its norm, a residual or transformer block, an Inception
-    module), in the order in which they were built. Auxiliary heads have factor 1.
+    ``decay^(L - 1 - l)`` for layer l of L, counted from the input. A layer is an element of the
+    network's sequences (a convolution with its norm, a residual or transformer block, an Inception
+    module), in construction order. Auxiliary heads have factor 1.
 
     Source:
         Howard & Ruder 2018, "Universal language model fine-tuning", section 3.2 (discriminative
         fine-tuning); Bao et al. 2022, "BEiT", section 3.1 (layer-wise decay).
 
     Returns:
-        For every parameter its factor, by name.
+        The factor of every parameter, by name.
     """
     layers = _layers(module)
     depth = [names for names in layers if not _auxiliary(names[0])]
@@ -222,10 +222,10 @@ def layer_lr_scales(module: nn.Module, decay: float) -> dict[str, float]:
 
 
 def _layers(module: nn.Module) -> list[list[str]]:
-    """Names of the parameters of each layer, from the input on."""
+    """Names of the parameters of each layer, counted from the input."""
     num_all = sum(p.numel() for p in module.parameters())
     layers: list[list[str]] = []
-    #: Parameters that stand outside of layers (a class token) go with the layer that follows.
+    #: Parameters outside of layers (a class token) belong to the layer that follows.
     loose: list[str] = []
     seen: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which often does better than the last ones."""
+"""An exponential moving average of the weights, which is often better than the last weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dlzoo.errors import CheckpointMismatchError
 from dlzoo.zoo.settings import Settings
 
-#: Key under which the number of updates is stored; no module's tensor is named so.
+#: Key of the number of updates; no tensor of a module has this name.
 NUM_UPDATES = "num_updates"
 
 
@@ -29,24 +29,24 @@ class WeightAverageSettings(Settings):
     """
 
     decay: float = Field(default=0.9999, ge=0, lt=1)
-    """Share of the average that is kept each step."""
+    """Share of the average that each step keeps."""
     warmup: bool = True
-    """Keep less in the first steps."""
+    """Keep a smaller share in the first steps."""
 
     def start(self, module: nn.Module) -> WeightAverage:
-        """An average that begins at the module's weights."""
+        """An average that starts from the module's weights."""
         return WeightAverage(module, self)
 
 
 class WeightAverage:
     """The running average of a module's parameters and running statistics.
 
-    What is not a floating-point number (a counter) is the module's latest. Tensors lie on the
-    module's device.
+    Tensors of other types than floating point, such as counters, have the module's last value.
+    Tensors are on the module's device.
 
     Args:
-        module: averaged from its present weights on.
-        settings: how.
+        module: its present weights are the first average.
+        settings: decay and warm-up.
     """
 
     def __init__(self, module: nn.Module, settings: WeightAverageSettings) -> None:
@@ -65,7 +65,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Take a step's weights in."""
+        """Include the weights after a step."""
         averages: list[Tensor] = []
         values: list[Tensor] = []
         for name, value in module.state_dict().items():
@@ -84,7 +84,7 @@ class WeightAverage:
 
     @contextmanager
     def applied_to(self, module: nn.Module) -> Iterator[None]:
-        """Within, the module has the averages; after, its own weights, bit by bit."""
+        """Load the averages into the module for a while, then its own weights, bit by bit."""
         own = {name: value.detach().clone() for name, value in module.state_dict().items()}
         try:
             module.load_state_dict(self._tensors)
@@ -93,15 +93,15 @@ class WeightAverage:
             module.load_state_dict(own)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a run that goes on needs: the averages and the number of updates."""
+        """The state to save in a checkpoint: the averages and the number of updates."""
         return {**self._tensors, NUM_UPDATES: torch.tensor(self._num_updates)}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`tensors` gave.
+        """Restore the state that :meth:`tensors` returned.
 
         Raises:
-            CheckpointMismatchError: of another network.
+            CheckpointMismatchError: the state is that of another network.
         """
         expected = {*self._tensors, NUM_UPDATES}
         different = sorted(expected ^ set(tensors))
@@ -112,9 +112,9 @@ class WeightAverage:
         ]
         if different:
             raise CheckpointMismatchError(
-                f"Average of the weights: got another network's, {len(different)} tensors differ "
-                f"({different[0]} is the first), expected this one's; resume with the run's own "
-                "recipe."
+                f"Average of the weights: {len(different)} tensors differ from this network's "
+                f"({different[0]} is the first), expected those of the same network; resume with the "
+                "run's own recipe."
             )
         for name, value in self._tensors.items():
             value.copy_(tensors[name])

@@ -18,68 +18,71 @@ from dlzoo.zoo.train.optimize.schedules import Cosine, Schedule
 from dlzoo.zoo.train.optimize.transfer import Transfer
 from dlzoo.zoo.train.optimize.weight_average import WeightAverageSettings
 
+#: Lightning Fabric's names of the arithmetic.
+Precision = Literal["32-true", "16-mixed", "bf16-mixed", "64-true"]
+
 
 class ModelSettings(Settings):
     """The network."""
 
     name: str
-    """A MODEL: a name of the zoo, ``package.module:factory``, ``file.py:factory``, ``timm:NAME``."""
+    """The network: a name of the zoo, ``package.module:factory``, ``file.py:factory`` or ``timm:NAME``."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of a zoo model's builder, such as ``activation = "mish"``."""
+    """Arguments for the builder of a zoo model, such as ``activation = "mish"``."""
     weights: str = "none"
-    """What training starts from: none (drawn anew), imagenet, or a .safetensors or .pth file."""
+    """Starting weights: none (drawn at random), imagenet, or a .safetensors or .pth file."""
 
 
 class DataSettings(Settings):
-    """The images, and how each becomes an input."""
+    """The images, and how each one becomes an input."""
 
     name: str = "digits"
     """digits, mnist, fashion-mnist, cifar-10, an image folder, or an index .csv."""
     root: str | None = None
-    """The folder that holds a named data set; where absent, the usual places."""
+    """Folder of a named data set; if absent, the usual places are searched."""
     color: Literal["RGB", "L"] | None = None
-    """Colours, or grey levels; the model's own where absent."""
+    """RGB or grey levels (L); if absent, the model's own."""
     resize_size: PositiveInt | Literal["none"] | None = None
-    """Pixels of the shorter side after resizing, or none to squeeze; the model's own where absent."""
+    """Shorter side after resizing, in pixels, or none to squeeze; if absent, the model's own."""
     image_size: tuple[PositiveInt, PositiveInt] | None = None
-    """Height and width of what is cut out of the middle; the model's own where absent."""
+    """Height and width of the centre crop, in pixels; if absent, the model's own."""
     validation: float = Field(0.1, ge=0, lt=1)
-    """Share of the training images held back to choose the best weights by; 0: the last are taken."""
+    """Share of the training images held back to choose the best weights; with 0 the last weights are kept."""
     on_corrupt: Literal["refuse", "skip"] = "refuse"
-    """What to do about images that cannot be read."""
+    """Whether images that cannot be read are an error or are skipped."""
     num_workers: int = Field(0, ge=0)
-    """Processes that read and augment images; 0 does it in the training process."""
+    """Processes that read and augment images; with 0 the training process does it."""
 
 
 class LoopSettings(Settings):
-    """How long, in what portions, and with what arithmetic."""
+    """Length of the training, batches, and arithmetic."""
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(128, ge=1)
-    """Images for each step of the optimizer, over all processes: 1 is single-sample descent, the number of images or more full-batch."""
+    """Images per optimizer step, over all processes: 1 is single-sample descent, the number of images or more is full-batch."""
     micro_batches: int = Field(1, ge=1)
-    """Parts of a batch that are computed one after another and accumulated, to save memory."""
+    """Number of parts a batch is split into; their gradients are accumulated, to save memory."""
     drop_last: bool = False
-    """Leave out an epoch's last batch where it is not full."""
+    """Drop the last batch of an epoch if it is not full."""
     evaluation_batch_size: int = Field(256, ge=1)
     seed: int = Field(0, ge=0)
-    """Draws the weights, the order, and every augmentation."""
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
-    """Lightning Fabric's name of the arithmetic."""
+    """Seed of the weights, the order of the images and every augmentation."""
+    precision: Precision = "32-true"
+    """Arithmetic, by its name in Lightning Fabric."""
     clip_norm: float | None = Field(None, gt=0)
-    """Gradients are scaled down to this Euclidean norm where theirs is larger."""
+    """Largest Euclidean norm of the gradient; a larger gradient is scaled down to it."""
     auxiliary_weight: float = Field(0.3, ge=0)
     """Weight of the loss of each auxiliary head (Szegedy et al. 2014, section 5)."""
     synchronize_batch_norm: bool = True
-    """Statistics over the batches of all processes, where there are several."""
+    """With several processes, compute batch statistics over all of them."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many epochs without a better validation loss."""
+    """Stop after this many epochs without a lower validation loss."""
     checkpoint_minutes: float = Field(10.0, gt=0)
-    """Write a checkpoint within a long epoch, too, this often."""
+    """Minutes between checkpoints within a long epoch."""
     deterministic: bool = True
-    """Let CUDA use only algorithms that give the same bits each time."""
+    """Let CUDA use only algorithms that give the same bits every time."""
     channels_last: bool = False
-    """Lay images out as NHWC in memory, which is faster on some processors."""
+    """Store images as NHWC in memory, which is faster on some processors."""
 
 
 class Recipe(Settings):
@@ -87,7 +90,7 @@ class Recipe(Settings):
 
     title: str = ""
     source: str = ""
-    """Where the numbers come from: a paper and its section."""
+    """Source of the numbers: a paper and its section."""
     model: ModelSettings
     data: DataSettings = DataSettings()
     normalization: Normalization = MeanStd()
@@ -105,9 +108,9 @@ class Recipe(Settings):
     def _require_validation(self) -> Recipe:
         if self.data.validation == 0:
             if self.loop.patience is not None:
-                raise ValueError("loop.patience needs images to judge by: set data.validation")
+                raise ValueError("loop.patience needs validation images: set data.validation")
             if self.schedule.name == "plateau":
                 raise ValueError(
-                    "the plateau schedule needs images to judge by: set data.validation"
+                    "the plateau schedule needs validation images: set data.validation"
                 )
         return self

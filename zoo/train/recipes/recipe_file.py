@@ -1,4 +1,4 @@
-"""Recipes as TOML: read with the line of what is wrong, and written with every number."""
+"""Recipes as TOML: reading, with the line of every mistake, and writing, with every number."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def list_recipes() -> list[str]:
 
 
 def read_recipe_text(name: str) -> tuple[str, str]:
-    """The TOML of a recipe, and what to call it: a file, or the name of one that ships.
+    """The TOML of a recipe and its name in messages; the recipe is a file or ships with dlzoo.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is no such recipe, or the file cannot be read.
     """
     path = Path(name).expanduser()
     try:
@@ -40,18 +40,18 @@ def read_recipe_text(name: str) -> tuple[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise RecipeError(
-            f"--recipe got {name!r}, which cannot be read: {reason}. Check the path."
+            f"`recipe` got {name!r}, which cannot be read: {reason}. Check the path."
         ) from None
     if name in list_recipes():
         file = resources.files("dlzoo.zoo.train.recipes") / f"{name}.toml"
         return file.read_text(encoding="utf-8"), f"{name}.toml"
     raise RecipeError(
-        f"--recipe got {name!r}, expected a .toml file or one of: {', '.join(list_recipes())}."
+        f"`recipe` got {name!r}, expected a .toml file or one of: {', '.join(list_recipes())}."
     )
 
 
 def find_recipe(model: str, data: str) -> str | None:
-    """The name of the recipe that ships for a model and a data set, or None."""
+    """The name of the recipe that ships for a model and a data set, or None if there is none."""
     for name in list_recipes():
         content = tomllib.loads(read_recipe_text(name)[0])
         if (content["model"]["name"], content.get("data", {}).get("name")) == (model, data):
@@ -62,28 +62,28 @@ def find_recipe(model: str, data: str) -> str | None:
 def recipe_from_toml(
     text: str, subject: str, changes: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Read a recipe, with what the command line says in place of what it has.
+    """Read a recipe and change some of its values.
 
     Args:
         text: TOML.
-        subject: what messages call it.
+        subject: the recipe's name in messages.
         changes: values by dotted key, such as ``{"loop.epochs": 3}``.
 
     Raises:
-        RecipeError: the line and the key of what is wrong.
+        RecipeError: a mistake, with its line and key.
     """
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{subject} is no TOML: {error}. Mend that line.") from None
-    # Kinds first: another kind begins without the keys of the one before.
+        raise RecipeError(f"{subject} is not valid TOML: {error}. Fix that line.") from None
+    # Names of kinds first: changing a kind removes the keys of the previous one.
     for key, value in sorted(
         (changes or {}).items(), key=lambda change: not _is_kind(change[0])
     ):
         _put(content, key.split("."), value, key)
     try:
-        # As JSON, since only there a strict tuple may be written as a list. Strict, or "3" would be
-        # a number and true a learning rate; a whole number still does for any.
+        # As JSON, because only there a strict tuple may be written as a list. Strict, because
+        # otherwise "3" would be a number and true a learning rate; a whole number is still a float.
         return Recipe.model_validate_json(json.dumps(content, default=_no_value), strict=True)
     except ValidationError as error:
         raise RecipeError(
@@ -92,20 +92,20 @@ def recipe_from_toml(
 
 
 def recipe_to_toml(recipe: Recipe) -> str:
-    """Every number of a recipe, those it did not name included."""
+    """A recipe as TOML with every number, defaults included."""
     return tomli_w.dumps(recipe.resolved())
 
 
 def parse_change(text: str) -> tuple[str, Any]:
-    """``loop.epochs=3`` as key and value; the value is TOML, or else a text.
+    """Split ``loop.epochs=3`` into key and value; the value is TOML, or else plain text.
 
     Raises:
-        RecipeError: it has no ``=``.
+        RecipeError: there is no ``=``.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RecipeError(
-            f"--set got {text!r}, expected KEY=VALUE. Write for example --set loop.epochs=3."
+            f"`set` got {text!r}, expected KEY=VALUE, for example loop.epochs=3."
         )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
@@ -115,7 +115,7 @@ def parse_change(text: str) -> tuple[str, Any]:
 
 
 def _no_value(value: Any) -> dict[str, str]:
-    """What stands for a date or time: TOML has them, a recipe has no use for them."""
+    """A table in place of a date or time, which TOML has and no key of a recipe accepts."""
     return {type(value).__name__: str(value)}
 
 
@@ -125,7 +125,7 @@ def _put(content: dict[str, Any], parts: Sequence[str], value: Any, key: str) ->
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise RecipeError(
-                f"--set {key}: {part} is no table of the recipe. Name a key as it is written there."
+                f"{key}: {part} is not a table of the recipe. Write a key as docs/recipes.md lists it."
             )
     last = parts[-1]
     if _is_kind(key) and table.get("name") not in (None, value):
@@ -134,6 +134,6 @@ def _put(content: dict[str, Any], parts: Sequence[str], value: Any, key: str) ->
 
 
 def _is_kind(key: str) -> bool:
-    """Whether a dotted key says which of several kinds a table is, such as ``loss.name``."""
+    """Whether a dotted key selects one of several kinds of a table, such as ``loss.name``."""
     table, _, last = key.rpartition(".")
     return last == "name" and bool(kinds_of(table))

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, and in which line."""
+"""Messages about mistakes in a recipe, with the line of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Path = tuple[int | str, ...]
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""^\s*("[^"]*"|'[^']*'|[\w-]+)((?:\s*\.\s*[\w-]+)*)\s*=""")
-#: TOML's words for pydantic's kinds of mistakes.
+#: Expected values in TOML's words, by pydantic's type of error.
 _EXPECTED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
@@ -32,18 +32,18 @@ _EXPECTED = {
 
 @cache
 def kinds_of(field: str) -> dict[str, type[Settings]]:
-    """The kinds that a table of the recipe can be, by name; none where there is but one."""
+    """The kinds that a table of the recipe can have, by name; empty if it has only one."""
     if field not in Recipe.model_fields:
         return {}
     annotation = Recipe.model_fields[field].annotation
     members = [m for m in _members(annotation) if "name" in m.model_fields]
-    # The name of a kind is fixed; that of a model or of data is not.
+    # Kinds have a fixed name; the name of a model or a data set is free.
     named = {m: get_args(m.model_fields["name"].annotation) for m in members}
     return {str(names[0]): member for member, names in named.items() if names}
 
 
 def _members(annotation: Any) -> list[type[Settings]]:
-    """The settings that an annotation is made of."""
+    """The settings classes in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return [annotation]
     return [member for part in get_args(annotation) for member in _members(part)]
@@ -56,16 +56,16 @@ def describe_mistakes(
     subject: str,
     changed: set[str],
 ) -> str:
-    """One line on the first mistake, and how many more there are.
+    """One line on the first mistake, with the number of further ones.
 
     Args:
-        error: pydantic's.
-        content: what was checked.
-        text: the TOML it comes from, where lines are looked up.
-        subject: what to call that.
-        changed: dotted keys that the command line has put in.
+        error: pydantic's error.
+        content: the values that were checked.
+        text: the TOML they come from, in which lines are looked up.
+        subject: the recipe's name in messages.
+        changed: dotted keys whose values were changed after reading the text.
     """
-    # Where a value may be one of several types, each of them has something to say.
+    # A value that may have one of several types gets one error for each type.
     mistakes: dict[Path, list[Any]] = {}
     for problem in error.errors(include_url=False):
         mistakes.setdefault(_path_in_file(problem, content), []).append(problem)
@@ -73,8 +73,8 @@ def describe_mistakes(
     key = ".".join(map(str, path))
     tables = {name.removesuffix("name") for name in changed if name.endswith(".name")}
     if key in changed or key.startswith((*tables, *(f"{name}." for name in changed))):
-        # Where it chose another kind, it answers for what that kind needs, too.
-        where = "The command line"
+        # A change of kind also changes which keys are needed.
+        where = "Change of the recipe"
     else:
         line = _line_of(text, path)
         where = f"{subject}, line {line}" if line else subject
@@ -88,11 +88,11 @@ def _said(path: Path, problems: Sequence[Any], content: Mapping[str, Any]) -> st
     match first["type"]:
         case "extra_forbidden":
             known = _keys_beside(path, content)
-            return f"no such key. Take it out, or write one of {', '.join(known)}."
+            return f"no such key. Remove it, or use one of {', '.join(known)}."
         case "missing" | "union_tag_not_found":
             kinds = kinds_of(str(path[0])) if path[-1] == "name" else {}
             choice = f"one of {', '.join(map(repr, kinds))}" if kinds else "a value"
-            return f"expected {choice}, got none. Write it."
+            return f"expected {choice}, got none. Add it."
         case "union_tag_invalid":
             kinds = kinds_of(str(path[0]))
             return (
@@ -114,9 +114,9 @@ def _short(value: Any) -> str:
 
 
 def _path_in_file(problem: Any, content: Mapping[str, Any]) -> Path:
-    """The keys of the file that pydantic's path stands for.
+    """The keys in the file that belong to pydantic's path.
 
-    Pydantic's also has the kind that ``name`` chose, and what a value was taken for.
+    Pydantic's path also contains the kind chosen by ``name`` and the type it tried.
     """
     path: list[int | str] = []
     place: Any = content
@@ -139,7 +139,7 @@ def _path_in_file(problem: Any, content: Mapping[str, Any]) -> Path:
 
 
 def _keys_beside(path: Path, content: Mapping[str, Any]) -> list[str]:
-    """What could have been written in the place of an unknown key."""
+    """The keys that are allowed in place of an unknown one."""
     keys: type[Settings] = Recipe
     place: Any = content
     for part in path[:-1]:
@@ -155,12 +155,12 @@ def _keys_beside(path: Path, content: Mapping[str, Any]) -> list[str]:
 
 
 def _line_of(text: str, path: Path) -> int | None:
-    """The line that has a key, or else the header of its table; from 1."""
+    """The line of a key, counted from 1, or else that of the header of its table."""
     wanted = [str(part) for part in path if isinstance(part, str)]
     element = next((part for part in path if isinstance(part, int)), None)
     table: list[str] = []
     counts: dict[str, int] = {}
-    best: tuple[int, int] | None = None  # (how many steps match, line)
+    best: tuple[int, int] | None = None  # (number of matching keys, line)
     for number, line in enumerate(text.splitlines(), start=1):
         header = _HEADER.match(line)
         if header:
@@ -173,7 +173,7 @@ def _line_of(text: str, path: Path) -> int | None:
             if not key:
                 continue
             here = [*table, key[1].strip("\"'"), *re.findall(r"[\w-]+", key[2])]
-        # The elements of a list that is written in one line have no table of their own.
+        # The elements of a list on one line have no tables of their own.
         is_element = counts.get(".".join(table), element) == element or element is None
         if (
             is_element

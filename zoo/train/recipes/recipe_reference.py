@@ -1,4 +1,4 @@
-"""docs/recipes.md: every key of a recipe, from the classes that check them.
+"""docs/recipes.md: every key of a recipe, generated from the classes that check them.
 
 python -m dlzoo.zoo.train.recipes.recipe_reference > docs/recipes.md
 """
@@ -32,12 +32,12 @@ def recipe_reference() -> str:
     lines = [
         "# Recipes: every number of a training run",
         "",
-        "A recipe is a TOML file. `dlzoo train --recipe FILE` reads it, and every key can be set "
-        "on the command line, too: `--set loop.clip_norm=1`. What a recipe leaves out has the "
-        "default below; the run's folder holds a `recipe.toml` with every number. "
-        "`dlzoo train … --show-recipe` prints that without training.",
+        "A recipe is a TOML file. `dlzoo train --recipe FILE` reads it, and `--set` changes any "
+        "of its keys on the command line: `--set loop.clip_norm=1`. A key that a recipe leaves "
+        "out has the default below; the run's folder holds a `recipe.toml` with every number, "
+        "and `dlzoo train … --show-recipe` prints it without training.",
         "",
-        "This page is written by `python -m dlzoo.zoo.train.recipes.recipe_reference`.",
+        "This page is generated: `python -m dlzoo.zoo.train.recipes.recipe_reference`.",
         "",
         f"Recipes that ship, for `--recipe NAME`: {', '.join(f'`{n}`' for n in list_recipes())}.",
     ]
@@ -52,11 +52,11 @@ def recipe_reference() -> str:
         if len(kinds) == 1:
             lines += [_first_paragraph(kinds[0]), "", *_table(kinds[0])]
             continue
-        what = "any number of these, in order" if is_list else "one of these"
+        what = "any number of these, in this order" if is_list else "one of these"
         lines.append(f"`name` chooses {what}.")
         shared = _shared_fields(kinds)
         if shared:
-            lines += ["", "Of each of them:", "", *_table(kinds[0], only=shared)]
+            lines += ["", "Keys of all of them:", "", *_table(kinds[0], only=shared)]
         for kind in kinds:
             own = [key for key in kind.model_fields if key not in (*shared, "name")]
             lines += [
@@ -71,7 +71,7 @@ def recipe_reference() -> str:
 
 
 def _kinds(annotation: Any) -> Iterator[type[Settings]]:
-    """The settings that a field can hold."""
+    """The settings classes that a field can hold."""
     if inspect.isclass(annotation) and issubclass(annotation, Settings):
         yield annotation
     elif get_origin(annotation) in (Annotated, Union, UnionType, tuple):
@@ -80,7 +80,7 @@ def _kinds(annotation: Any) -> Iterator[type[Settings]]:
 
 
 def _shared_fields(kinds: list[type[Settings]]) -> list[str]:
-    """Keys that mean the same in every kind."""
+    """Keys with the same meaning in every kind."""
     first = kinds[0].model_fields
     return [
         name
@@ -99,13 +99,13 @@ def _first_paragraph(kind: type[Settings]) -> str:
     text = inspect.getdoc(kind) or ""
     blocks = text.split("\n\n")
     shown = [" ".join(block.split()) for block in blocks[:2]]
-    # The formula, where it comes next.
+    # The formula, if it comes next.
     formula = shown[1] if len(shown) > 1 and shown[1].startswith("`") else ""
     return _markdown(f"{shown[0]} {formula}".strip())
 
 
 def _markdown(text: str) -> str:
-    """A docstring's marks as Markdown's."""
+    """A docstring's markup as Markdown."""
     text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
     return " ".join(text.replace("``", "`").split())
 

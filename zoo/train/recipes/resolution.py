@@ -1,4 +1,4 @@
-"""What a recipe leaves to its model: the colours and the size of images."""
+"""Values that a recipe leaves to its model: the colours and the size of images."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dlzoo.zoo.train.recipes.recipe import Recipe
 
 
 def own_preprocessing(model: str) -> Preprocessing | None:
-    """How a model takes images by itself; None of a model that is not the zoo's.
+    """The preprocessing on a zoo model's card; None for a model from elsewhere.
 
     Raises:
-        UnknownModelError: it looks like a name of the zoo, and is none.
+        UnknownModelError: the name looks like a zoo model, but there is no such model.
     """
     return None if ":" in model else get_card(model).preprocessing
 
 
 def resolve_recipe(recipe: Recipe) -> Recipe:
-    """Fill in what a recipe leaves to the model: colours and the size of images.
+    """Fill in the values that a recipe leaves to the model: the colours and size of images.
 
     Raises:
         UnknownModelError: no model has that name.
-        ArgumentError: the model has no card, and the recipe does not say how large images are.
+        ArgumentError: the model has no card, and the recipe does not give the size of images.
     """
     data = recipe.data
     own = own_preprocessing(recipe.model.name)
     if own is None:
         if data.image_size is None:
             raise ArgumentError(
-                f"{recipe.model.name} has no card that says how large its images are. Write for "
-                "example --image-size 32,32 (data.image_size = [32, 32])."
+                f"`data.image_size` got none, and {recipe.model.name} has no card with the size of "
+                "its images. Set it to, for example, [32, 32]."
             )
         color, size = data.color or "RGB", data.image_size
         resize_size: int | str = data.resize_size or "none"
@@ -41,7 +41,7 @@ def resolve_recipe(recipe: Recipe) -> Recipe:
         elif data.image_size is None:
             resize_size = own.resize_size or "none"
         else:
-            # Another size: the shorter side becomes it, nothing is cut off a square.
+            # For another size the shorter side is resized to it, so nothing of a square is cut.
             resize_size = min(size)
     resolved = data.model_copy(
         update={"color": color, "image_size": size, "resize_size": resize_size}
@@ -50,9 +50,9 @@ def resolve_recipe(recipe: Recipe) -> Recipe:
 
 
 def geometry_of(recipe: Recipe) -> Preprocessing:
-    """How a resolved recipe makes pixels of an image file; mean and std stand for none."""
+    """The preprocessing of image files in a resolved recipe; mean and std are placeholders."""
     data = recipe.data
-    assert data.color is not None and data.image_size is not None, "a recipe is resolved first"
+    assert data.color is not None and data.image_size is not None, "the recipe is not resolved"
     own = own_preprocessing(recipe.model.name)
     num_channels = 3 if data.color == "RGB" else 1
     return Preprocessing(

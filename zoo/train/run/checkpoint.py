@@ -1,7 +1,7 @@
-"""The state of a run in one file: safetensors for tensors, JSON for numbers, never a pickle.
+"""The state of a run in one file: safetensors with tensors and JSON facts, never a pickle.
 
-A checkpoint is written beside its name, flushed to the disk, and renamed: whatever happens, the
-name holds a whole one.
+A checkpoint is written under a temporary name, flushed to the disk, and renamed, so its name
+always belongs to a complete file.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from torch import Tensor
 from dlzoo.errors import CheckpointError, StorageError
 from dlzoo.zoo.download import FULL
 
-#: Raised whenever a run of an older dlzoo could not be resumed as it was.
+#: Incremented when runs of an older dlzoo can no longer be resumed exactly.
 FORMAT = 1
 
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """Yield a name to write to; on normal exit the file there becomes ``path`` in one step.
+    """Yield a temporary name; on normal exit the file written there replaces ``path``.
 
-    On any exception ``path`` is as it was, and the part is removed.
+    After an exception ``path`` is unchanged, and the temporary file is removed.
 
     Raises:
-        StorageError: the disk is full, or the folder cannot be written.
+        StorageError: the disk is full, or the folder cannot be written to.
     """
     part = path.with_name(f".{path.name}.part")
     try:
         part.touch()
         mode = part.stat().st_mode
         yield part
-        part.chmod(mode)  # safetensors makes files that others cannot read
+        part.chmod(mode)  # safetensors makes files that other users cannot read
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
         part.replace(path)
-        # The rename itself reaches the disk with its folder.
+        # The folder stores the rename.
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -54,14 +54,14 @@ def replaced_file(path: Path) -> Iterator[Path]:
             os.close(folder)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(". ")
-        mend = (
+        problem = (
             "the disk is full. Make room"
             if _system_code(error) in FULL
-            else f"{reason}. Mend that"
+            else f"{reason}. Fix that"
         )
         kept = f" {path.name} is as it was before." if path.exists() else ""
         raise StorageError(
-            f"Cannot write {path.name} in {path.parent}: {mend}.{kept}"
+            f"Cannot write {path.name} in {path.parent}: {problem}.{kept}"
         ) from None
     finally:
         with suppress(OSError):
@@ -71,35 +71,35 @@ def replaced_file(path: Path) -> Iterator[Path]:
 def _system_code(error: OSError | SafetensorError) -> int | None:
     if isinstance(error, OSError):
         return error.errno
-    # safetensors keeps the number of the system's error in its text only.
+    # safetensors gives the system's error number only in its text.
     found = re.search(r"os error (\d+)", str(error))
     return int(found[1]) if found else None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON facts as one safetensors file, atomically.
+    """Write tensors and JSON facts to one safetensors file, atomically.
 
     Equal tensors and facts give equal bytes.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
-    # Copies: tied or strided tensors are no matter for the file.
+    # Copies, because safetensors refuses shared and strided memory.
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    # One key: safetensors writes several in any order.
+    # A single key, because safetensors writes several in random order.
     metadata = {"dlzoo": json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
     with replaced_file(path) as part:
         save_file(plain, part, metadata)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`write_tensors` wrote.
+    """Read a file that :func:`write_tensors` wrote.
 
     Raises:
-        CheckpointError: it is not there, damaged, or of another format.
+        CheckpointError: the file is missing, damaged, or of another format.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -108,14 +108,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {reason}. Start the run again, or take "
+            f"{path} cannot be read as a checkpoint: {reason}. Start the run again, or use "
             "another of its files."
         ) from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         got = facts.get("format") if isinstance(facts, dict) else "no dlzoo facts"
         raise CheckpointError(
-            f"{path}: expected a checkpoint of format {FORMAT}, got {got}. It is of another "
-            "program or version: start the run again."
+            f"{path}: expected a checkpoint of format {FORMAT}, got {got}. It was written by "
+            "another program or version: start the run again."
         )
     return tensors, facts
 
@@ -126,7 +126,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
     """The state of an optimizer: its tensors by name, and the rest as JSON.
 
-    A tensor is named ``NUMBER.KEY``: the number of its parameter in the order of the groups.
+    Tensors are named ``NUMBER.KEY``, with the parameter's number in the order of the groups.
     """
     content = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -143,14 +143,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 def load_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
 ) -> None:
-    """Put back what :func:`optimizer_tensors` took."""
+    """Restore the state that :func:`optimizer_tensors` returned."""
     state: dict[int, dict[str, Any]] = {}
     for number, values in rest["numbers"].items():
         state.setdefault(int(number), {}).update(values)
     for name, tensor in tensors.items():
         number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = tensor
-    # JSON has no tuples, and betas are one.
+    # JSON has no tuples, but betas are one.
     groups = [
         {key: tuple(value) if key == "betas" else value for key, value in group.items()}
         for group in rest["groups"]
@@ -162,18 +162,18 @@ def load_optimizer(
 
 
 def seed_random_streams(seed: int) -> None:
-    """Start every stream that a network's code may draw from."""
+    """Seed every random stream that a network may draw from."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The states of every stream that a network's code may draw from."""
+    """The states of every random stream that a network may draw from."""
     tensors = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
-    # Not ours: what others' networks and callbacks may draw from.
+    # dlzoo does not draw from this one, but other people's networks and callbacks may.
     state = np.random.get_state(legacy=False)  # noqa: NPY002
     assert isinstance(state, dict)
     tensors["numpy"] = torch.from_numpy(state["state"]["key"].astype(np.int64))
@@ -185,7 +185,7 @@ def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore_random_state(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    """Put back what :func:`random_state` took."""
+    """Restore the states that :func:`random_state` returned."""
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])

@@ -1,4 +1,4 @@
-"""What a run measured, one row an epoch, as JSON lines and as CSV."""
+"""The measurements of a run, one row per epoch, as JSON lines and CSV."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from dlzoo.errors import CheckpointError
 from dlzoo.zoo.train.run.checkpoint import replaced_file
 
-#: The order of the columns, where a row has them.
+#: Order of the columns; rows may lack some.
 COLUMNS = (
     "epoch",
     "step",
@@ -28,15 +28,15 @@ COLUMNS = (
 
 
 class History:
-    """The rows of a run, in ``metrics.jsonl`` and ``metrics.csv``; each write is whole.
+    """The rows of a run, in ``metrics.jsonl`` and ``metrics.csv``; each write is complete.
 
     Args:
-        folder: of the run.
-        num_rows: how many of the rows there are true: the rest came after the checkpoint that
-            the run goes on from.
+        folder: folder of the run.
+        num_rows: number of rows to keep; later ones were written after the checkpoint from
+                which the run continues.
 
     Raises:
-        CheckpointError: the rows are not there.
+        CheckpointError: rows are missing.
     """
 
     def __init__(self, folder: Path, *, num_rows: int = 0) -> None:
@@ -48,19 +48,19 @@ class History:
             lines = self._jsonl.read_text(encoding="utf-8").splitlines()[:num_rows]
             rows = [json.loads(line) for line in lines]
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "a line is no JSON"
+            reason = getattr(error, "strerror", None) or "a line is not JSON"
             raise CheckpointError(
                 f"{self._jsonl} cannot be read: {reason}. Start the run again."
             ) from None
         if len(rows) < num_rows or not all(isinstance(row, dict) for row in rows):
             raise CheckpointError(
-                f"{self._jsonl} has {len(rows)} rows, expected the {num_rows} epochs that the "
-                "checkpoint has behind it. Start the run again."
+                f"{self._jsonl} has {len(rows)} rows, expected {num_rows}, one per epoch of the "
+                "checkpoint. Start the run again."
             )
         return rows
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a row; what is not finite is None, JSON has no NaN."""
+        """Append a row, with None for NaN and Inf, which JSON does not have."""
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in row.items()

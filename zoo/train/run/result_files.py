@@ -1,4 +1,4 @@
-"""What a person reads of a run: curves, augmented samples, the result on the test images."""
+"""Files of a run for people to read: curves, augmented samples, results on the test images."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from dlzoo.zoo.train.scores.prediction import CLASS_FIGURES, Prediction
 from dlzoo.zoo.train.scores.score_tables import confusion_csv, per_class_csv
 
 _NUM_SAMPLES = 32
-#: Beyond so many classes a confusion matrix is no table that anybody reads.
+#: With more classes, a confusion matrix is too large to read.
 _MAX_CONFUSION = 200
 
 
 def write_samples(
     folder: Path, dataset: Dataset, pipeline: Pipeline | None, *, seed: int
 ) -> None:
-    """Draw the first images of the first epoch, augmented and not yet normalized."""
+    """Draw the first images of the first epoch, augmented but not normalized."""
     stream = BatchStream(
         dataset,
         batch_size=_NUM_SAMPLES,
@@ -47,7 +47,7 @@ def write_samples(
 
 def write_curves(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Draw loss and accuracy over the epochs."""
-    plots = {"loss": "Loss", "top1_percent": "Right images, percent"}
+    plots = {"loss": "Loss", "top1_percent": "Top-1 accuracy, percent"}
     drawings = []
     for key, title in plots.items():
         curves = [
@@ -79,7 +79,7 @@ def schedule_svg(recipe: Recipe, steps_per_epoch: int) -> str:
 def write_test_result(
     folder: RunFolder, prediction: Prediction, class_names: Sequence[str], epoch: int | None
 ) -> dict[str, Any]:
-    """Write the figures, and a row for each class; return the figures."""
+    """Write the figures, and tables by class if there are class scores; return the figures."""
     result = {**prediction.scores.to_json(), "epoch": epoch}
     folder.write_json(TEST, result)
     if any(key in result for key in CLASS_FIGURES):
@@ -90,7 +90,7 @@ def write_test_result(
 def write_class_tables(
     folder: Path, outputs: Tensor, targets: Tensor, class_names: Sequence[str]
 ) -> None:
-    """Write ``classes.csv``, and ``confusion.csv`` (true class by row, answer by column)."""
+    """Write ``classes.csv``, and ``confusion.csv`` (rows: true class, columns: predicted class)."""
     num_classes = len(class_names)
     if outputs.dim() != 2 or outputs.shape[1] != num_classes:
         return

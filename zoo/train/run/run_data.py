@@ -1,12 +1,12 @@
-"""The images of a run: to train on, to choose the best weights by, to test with."""
+"""The images of a run: for training, for choosing the best weights, and for testing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -28,7 +28,7 @@ _MEASURED_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class RunData:
-    """The splits of a run; ``validation`` or ``test`` is None where there is none."""
+    """The splits of a run; ``validation`` and ``test`` are None if absent."""
 
     train: Dataset
     validation: Dataset | None
@@ -36,14 +36,14 @@ class RunData:
 
     @property
     def parts(self) -> dict[str, Dataset]:
-        """Those that there are."""
+        """The splits that exist, by name."""
         all_of_them = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in all_of_them.items() if part is not None}
 
 
 @dataclass(frozen=True)
 class RunStreams(AbstractContextManager["RunStreams"]):
-    """Batches of each split; at the end their workers end, too."""
+    """Batches of each split; their workers end when the context ends."""
 
     train: BatchStream
     validation: BatchStream | None
@@ -58,10 +58,10 @@ class RunStreams(AbstractContextManager["RunStreams"]):
 def load_run_data(
     recipe: Recipe, geometry: Geometry, on_bytes: Callable[[int, int], None] | None
 ) -> RunData:
-    """Read what a resolved recipe names, and hold images back to validate with.
+    """Read the data of a resolved recipe, and hold out images for validation.
 
     Raises:
-        DataError: they are missing, damaged, or the test images are of other classes.
+        DataError: images are missing or damaged, or the test images have other classes.
     """
     data = recipe.data
 
@@ -79,8 +79,8 @@ def load_run_data(
     test = load("test") if _has_test(data.name) else None
     if test is not None and test.class_names != whole.class_names:
         raise DataError(
-            f"{data.name} has the classes {', '.join(whole.class_names[:5])} to train on and "
-            f"{', '.join(test.class_names[:5])} to test with, expected the same."
+            f"{data.name} has the classes {', '.join(whole.class_names[:5])} for training and "
+            f"{', '.join(test.class_names[:5])} for testing, expected the same."
         )
     if not data.validation:
         return RunData(whole, None, test)
@@ -91,7 +91,7 @@ def load_run_data(
 
 
 def _has_test(name: str) -> bool:
-    """False of a folder that holds training images alone."""
+    """Whether a data set has test images; a folder may have none."""
     folder = Path(name).expanduser()
     if name in DATASET_NAMES or not folder.is_dir():
         return True
@@ -99,7 +99,7 @@ def _has_test(name: str) -> bool:
 
 
 def _has_validation(name: str) -> bool:
-    """True of a folder that has images to validate with beside those to test with."""
+    """Whether a folder has validation images in addition to test images."""
     folder = Path(name).expanduser()
     return name not in DATASET_NAMES and all(
         (folder / part).is_dir() for part in ("val", "test")
@@ -107,16 +107,16 @@ def _has_validation(name: str) -> bool:
 
 
 def batches_of_pixels(dataset: Dataset) -> Iterator[Tensor]:
-    """All images in order, uint8 [N, C, h, w], some at a time."""
+    """All images in order, uint8 [N, C, h, w], in chunks."""
     for start in range(0, len(dataset), _MEASURED_AT_ONCE):
         yield dataset.read(range(start, min(start + _MEASURED_AT_ONCE, len(dataset))))
 
 
 def make_pipeline(recipe: Recipe, dataset: Dataset) -> Pipeline | None:
-    """The augmentations of a recipe; None where it has none.
+    """The augmentations of a recipe; None if it has none.
 
     Raises:
-        ArgumentError: one of them is not for such images.
+        ArgumentError: an augmentation does not apply to such images.
     """
     if not recipe.augmentation:
         return None
@@ -135,41 +135,40 @@ def make_streams(
     pipeline: Pipeline | None,
     fabric: Fabric,
 ) -> RunStreams:
-    """Batches to train on, and in the data's own order those to judge by."""
+    """Batches for training, and batches in data set order for validation and testing."""
     loop = recipe.loop
-    shared: dict[str, Any] = {
-        "seed": loop.seed,
-        "normalize": normalization,
-        "rank": fabric.global_rank,
-        "world_size": fabric.world_size,
-        "num_workers": recipe.data.num_workers,
-    }
-    train = BatchStream(
+    stream = partial(
+        BatchStream,
+        seed=loop.seed,
+        normalize=normalization,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        num_workers=recipe.data.num_workers,
+    )
+    train = stream(
         data.train,
         batch_size=loop.batch_size,
         shuffle=True,
         drop_last=loop.drop_last,
         augment=pipeline,
         micro_batches=loop.micro_batches,
-        **shared,
     )
 
-    def to_judge_by(dataset: Dataset | None) -> BatchStream | None:
+    def to_evaluate(dataset: Dataset | None) -> BatchStream | None:
         if dataset is None:
             return None
-        return BatchStream(
+        return stream(
             dataset,
             batch_size=loop.evaluation_batch_size * fabric.world_size,
             shuffle=False,
             drop_last=False,
-            **shared,
         )
 
-    return RunStreams(train, to_judge_by(data.validation), to_judge_by(data.test))
+    return RunStreams(train, to_evaluate(data.validation), to_evaluate(data.test))
 
 
 def steps_per_epoch(recipe: Recipe, dataset: Dataset) -> int:
-    """Steps of the optimizer for all training images once."""
+    """Steps of the optimizer in one pass over all training images."""
     loop = recipe.loop
     return BatchStream(
         dataset,

@@ -1,4 +1,4 @@
-"""What ``run.json`` keeps beside the recipe's numbers."""
+"""Facts about a run for ``run.json``, beyond the numbers of its recipe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_facts(
     network: nn.Module,
     fabric: Fabric,
 ) -> dict[str, Any]:
-    """Data, classes, preprocessing, network, processes and versions of a run, as JSON has it."""
+    """Data, classes, preprocessing, network, processes and versions of a run, for JSON."""
     return {
         "model": recipe.model.name,
         "class_names": list(data.train.class_names),

@@ -1,10 +1,10 @@
-"""The folder of a training run: what lies in it under which name, and who may write there.
+"""The folder of a training run: its files, and who may write to it.
 
 recipe.toml          every number of the run
 run.json             data, classes, preprocessing, network, versions
-last.safetensors     where the run stands: resume from here
+last.safetensors     the last checkpoint, to resume from
 best.safetensors     the weights to use
-metrics.jsonl .csv   one row an epoch
+metrics.jsonl .csv   one row per epoch
 curves.svg           loss and accuracy
 samples.png          augmented inputs, as the network sees them
 test.json            the result on the test images, with confusion.csv and classes.csv
@@ -35,7 +35,7 @@ RECIPE, FACTS, LAST, BEST, TEST = (
 )
 SAMPLES = "samples.png"
 _LOCK = ".lock"
-#: What ``run.json`` cannot do without.
+#: Entries that ``run.json`` must have.
 _FACT_KINDS = {
     "class_names": list,
     "input_shape": list,
@@ -44,12 +44,12 @@ _FACT_KINDS = {
     "num_processes": int,
     "num_threads": int,
 }
-#: Plots, by what they show.
+#: Plots, by the figure they show.
 CURVES = {"loss": "loss.svg", "top1_percent": "accuracy.svg"}
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is that of a training run."""
+    """Whether a folder is a training run."""
     return (path / RECIPE).is_file() and (path / FACTS).is_file()
 
 
@@ -60,11 +60,11 @@ class RunFolder:
         self.path = path
 
     def require_new(self) -> None:
-        """Check that a run can begin here; nothing is written yet.
+        """Check that a run can begin in this folder, without writing anything.
 
         Raises:
-            ArgumentError: there is something already.
-            StorageError: it cannot be written.
+            ArgumentError: the folder is not empty.
+            StorageError: the folder cannot be written to.
         """
         path = self.path
         try:
@@ -74,27 +74,27 @@ class RunFolder:
                 is_taken = path.exists() or path.is_symlink()
             if is_taken:
                 advice = (
-                    f"Go on with it by --resume {path}, or name another folder with -o."
+                    f"Continue it with `dlzoo train --resume {path}`, or name another folder."
                     if (path / RECIPE).is_file()
-                    else "Name another folder with -o."
+                    else "Name another folder."
                 )
-                raise ArgumentError(f"{path} is there already and is not empty. {advice}")
+                raise ArgumentError(f"{path} exists and is not empty. {advice}")
             parent = next(
                 place for place in (path, *path.absolute().parents) if place.exists()
             )
         except OSError as error:
             raise _unwritable(path, error.strerror) from None
         if not parent.is_dir():
-            raise _unwritable(path, f"{parent} is no folder")
+            raise _unwritable(path, f"{parent} is not a folder")
         if not os.access(parent, os.W_OK | os.X_OK):
-            raise _unwritable(path, f"{parent} cannot be written")
+            raise _unwritable(path, f"{parent} cannot be written to")
 
     def create(self, recipe: Recipe) -> None:
-        """Make the folder, with the recipe in it; to be called by who has it :meth:`locked`.
+        """Make the folder with the recipe in it; the caller holds the lock of :meth:`locked`.
 
         Raises:
-            ArgumentError: there is something already.
-            StorageError: it cannot be written.
+            ArgumentError: the folder is not empty.
+            StorageError: the folder cannot be written to.
         """
         self.require_new()
         with replaced_file(self.path / RECIPE) as part:
@@ -102,15 +102,15 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """One that is there.
+        """The run in an existing folder.
 
         Raises:
-            ArgumentError: it is no run.
+            ArgumentError: the folder is not a training run.
         """
         if not (path / RECIPE).is_file():
             raise ArgumentError(
-                f"{path} is no training run: it has no {RECIPE}. Give the folder that dlzoo "
-                "train wrote."
+                f"{path} is not a training run: it has no {RECIPE}. Name a folder that dlzoo train "
+                "wrote."
             )
         return cls(path)
 
@@ -119,14 +119,14 @@ class RunFolder:
         """Every number of the run.
 
         Raises:
-            RecipeError: somebody changed it for the worse.
-            CheckpointError: it cannot be read.
+            RecipeError: the recipe was edited and is now wrong.
+            CheckpointError: the recipe cannot be read.
         """
         path = self.path / RECIPE
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
+            reason = getattr(error, "strerror", None) or "it is not text"
             raise CheckpointError(
                 f"{path} cannot be read: {reason}. Start the run again."
             ) from None
@@ -134,24 +134,23 @@ class RunFolder:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What ``run.json`` says.
+        """The contents of ``run.json``.
 
         Raises:
-            CheckpointError: it is not there or damaged.
+            CheckpointError: the file is missing or damaged.
         """
         document = self._read_json(FACTS)
         facts: dict[str, Any] = document if isinstance(document, dict) else {}
         for key, kind in _FACT_KINDS.items():
             if not isinstance(facts.get(key), kind):
                 raise CheckpointError(
-                    f"{self.path / FACTS} is damaged: it says nothing of {key}. Start the run "
-                    "again."
+                    f"{self.path / FACTS} is damaged: it has no {key}. Start the run again."
                 )
         return facts
 
     @property
     def test(self) -> dict[str, Any] | None:
-        """The result on the test images, once the run is done.
+        """The result on the test images, or None before the run is done.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -162,7 +161,7 @@ class RunFolder:
         return result if isinstance(result, dict) else None
 
     def write_json(self, name: str, document: Any) -> None:
-        """Write a document of the run, whole."""
+        """Write a JSON document of the run, atomically."""
         with replaced_file(self.path / name) as part:
             part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", "utf-8")
 
@@ -170,18 +169,18 @@ class RunFolder:
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is no JSON"
+            reason = getattr(error, "strerror", None) or "it is not JSON"
             raise CheckpointError(
                 f"{self.path / name} cannot be read: {reason}. Start the run again."
             ) from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing here; makes the folder.
+        """Make the folder if needed, and keep other processes from writing to it.
 
         Raises:
-            ArgumentError: another process trains here now.
-            StorageError: it cannot be written.
+            ArgumentError: another process is training in this folder.
+            StorageError: the folder cannot be written to.
         """
         lock = FileLock(self.path / _LOCK)
         try:
@@ -189,7 +188,7 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise ArgumentError(
-                f"Another process trains in {self.path} now. Wait for it, or name another folder."
+                f"Another process is training in {self.path}. Wait for it, or name another folder."
             ) from None
         except OSError as error:
             raise _unwritable(self.path, error.strerror) from None
@@ -200,11 +199,11 @@ class RunFolder:
 
 
 def _is_leftover(name: str) -> bool:
-    """Whether a file is all that a process which was killed at its start has left."""
+    """Whether a file may remain from a process that was killed at its start."""
     return name == _LOCK or (name.startswith(".") and name.endswith(".part"))
 
 
 def _unwritable(path: Path, reason: str | None) -> StorageError:
     return StorageError(
-        f"Cannot make the folder {path}: {reason or 'it cannot be written'}. Name another with -o."
+        f"Cannot make the folder {path}: {reason or 'it cannot be written to'}. Name another one."
     )

@@ -1,4 +1,4 @@
-"""Everything that a run must know to go on as if it had never stopped."""
+"""Everything that a run needs to continue as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from dlzoo.zoo.train.run.checkpoint import (
     restore_random_state,
     write_tensors,
 )
+from dlzoo.zoo.train.run.run_folder import RECIPE
 
 
 @dataclass
 class Progress:
-    """How far a run is; plain numbers, so that a checkpoint holds them exactly."""
+    """Progress of a run, in plain numbers, so that a checkpoint holds them exactly."""
 
     epoch: int = 0
-    #: Batches of this epoch that are done.
+    #: Batches of this epoch done so far.
     batch: int = 0
-    #: Steps of the optimizer since the start.
+    #: Steps of the optimizer since the start of the run.
     step: int = 0
-    #: Over this epoch's images so far, all processes.
+    #: Sums over this epoch's images so far, in all processes.
     loss_sum: float = 0.0
     num_correct: int = 0
     num_images: int = 0
@@ -44,20 +45,20 @@ class Progress:
     num_rows: int = 0
 
     def start_epoch(self, epoch: int) -> None:
-        """Count anew."""
+        """Reset the counts for an epoch."""
         self.epoch, self.batch = epoch, 0
         self.loss_sum, self.num_correct, self.num_images, self.norm_sum = 0.0, 0, 0, 0.0
 
 
 class RunState:
-    """The parts of a run that change.
+    """The state of a run that changes during training.
 
     Args:
         fabric: the processes.
-        network: as Fabric has set it up.
-        optimizer: as Fabric has set it up.
-        progress: how far it is.
-        origin: what the run is made of, as JSON can hold it: a checkpoint of another is refused.
+        network: as returned by Fabric's ``setup``.
+        optimizer: as returned by Fabric's ``setup``.
+        progress: progress of the run.
+        origin: everything the run is made from, for JSON; checkpoints of other runs are refused.
     """
 
     def __init__(
@@ -81,15 +82,15 @@ class RunState:
         extra_tensors: Mapping[str, Mapping[str, Tensor]],
         extra_facts: Mapping[str, Any],
     ) -> None:
-        """Write it all; every process calls this, the first one writes.
+        """Write the state; called by every process, and written by the first one.
 
         Args:
-            path: of the file.
-            extra_tensors: further state, by prefix: the weights' average.
-            extra_facts: further state that JSON holds: the schedule's.
+            path: the file.
+            extra_tensors: further tensors, by prefix, such as the average of the weights.
+            extra_facts: further facts for JSON, such as the state of the schedule.
 
         Raises:
-            StorageError: it cannot be written; what was there stays.
+            StorageError: the file cannot be written; an existing one stays.
         """
         random_tensors, random_rest = random_state()
         streams = _gathered(self.fabric, (random_tensors, random_rest))
@@ -123,14 +124,14 @@ class RunState:
         path: Path,
         load_rest: Callable[[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]], None],
     ) -> None:
-        """Go back to where a checkpoint was written.
+        """Restore the state from a checkpoint.
 
         Args:
-            path: of the file.
-            load_rest: takes the further state, from all tensors by prefix and all facts.
+            path: the file.
+            load_rest: called with all tensors, by prefix, and all facts, to restore the extra ones.
 
         Raises:
-            CheckpointError: it is damaged, or of another run.
+            CheckpointError: the checkpoint is damaged, or of another run.
         """
         flat, facts = read_tensors(path)
         self._require_own(path, facts.get("origin"))
@@ -153,7 +154,7 @@ class RunState:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
-                f"{path} does not go with this run: {describe_exception(error)}. Start the run "
+                f"{path} does not match this run: {describe_exception(error)}. Start the run "
                 "again."
             ) from None
 
@@ -162,29 +163,29 @@ class RunState:
             return
         if not isinstance(origin, dict):
             raise CheckpointError(
-                f"{path} does not say which run it is of, expected this one's. Start the run again."
+                f"{path} does not say which run it belongs to. Start the run again."
             )
         got, expected = _flat(origin), _flat(self.origin)
         key = next(
             key for key in sorted({*got, *expected}) if got.get(key) != expected.get(key)
         )
         raise CheckpointError(
-            f"{path} is of a run with {key} = {got.get(key)!r}, expected {expected.get(key)!r} as "
-            "in this one. Put that back as it was, or start another run."
+            f"{path} belongs to a run with {key} = {got.get(key)!r}, expected {expected.get(key)!r} "
+            f"as in this one. Restore that value in {RECIPE}, or start another run."
         )
 
     @property
     def _scaler(self) -> Any:
-        """Mixed precision's loss scale, where there is one."""
+        """The scaler of the loss in mixed precision, if there is one."""
         return getattr(self.fabric._precision, "scaler", None)
 
 
 def origin_of(recipe: Recipe, num_images: int) -> dict[str, Any]:
-    """What decides a run's bits: all of its recipe but where and how this machine reads and writes.
+    """Everything that affects the bits of a run: the recipe without paths and worker processes.
 
     Args:
-        recipe: of the run, resolved.
-        num_images: to train on.
+        recipe: the resolved recipe.
+        num_images: number of training images.
     """
     content = recipe.resolved()
     for table, key in (
@@ -197,7 +198,7 @@ def origin_of(recipe: Recipe, num_images: int) -> dict[str, Any]:
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with keys as ``optimizer.lr``."""
+    """Nested tables as one, with keys such as ``optimizer.lr``."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict):
@@ -208,7 +209,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _gathered(fabric: Fabric, value: Any) -> list[Any]:
-    """The value of each process, by rank; on all but the first only its own."""
+    """The values of all processes, by rank; except in the first one, only its own."""
     if fabric.world_size == 1:
         return [value]
     everyone: list[Any] | None = [None] * fabric.world_size if fabric.is_global_zero else None

@@ -1,4 +1,4 @@
-"""Trained weights to go on from: published ones of the zoo, or a file."""
+"""Trained weights to start from: published weights of the zoo, or a file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dlzoo.zoo.state_dict_file import load_state_dict_file
 def starting_weights(
     model: str, weights: str, progress: Progress | None = None
 ) -> tuple[dict[str, Tensor], str]:
-    """Tensors by name, and what messages call them.
+    """Tensors by name, and the name of the weights in messages.
 
     Args:
-        model: the network's name.
-        weights: the name of published weights of the zoo, or the path of a file.
-        progress: is told how far a download is.
+        model: name of the network.
+        weights: name of published weights of the zoo, or path of a file.
+        progress: called with the number of bytes that are downloaded and to download.
 
     Raises:
-        WeightsError: there are none of that name, or the file is none.
+        WeightsError: the model has no such weights, or the file is not a state dict.
     """
     path = Path(weights).expanduser()
     is_file = path.suffix in (".safetensors", ".pth", ".pt") or path.is_file()

@@ -1,4 +1,4 @@
-"""What a finished run gives: the weights to use, in front of them what normalizes images."""
+"""The result of a run: its best weights, and the normalization of images before them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NORMALIZATION = "normalization.safetensors"
 
 
 def save_normalization(folder: Path, normalization: FittedNormalization) -> None:
-    """Write the statistics of the training images into a run's folder."""
+    """Write the statistics of the training images to a run's folder."""
     write_tensors(folder / NORMALIZATION, normalization.state(), {})
 
 
 def load_normalization(folder: Path) -> FittedNormalization:
-    """Read them.
+    """Read the statistics of the training images from a run's folder.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -30,7 +30,7 @@ def load_normalization(folder: Path) -> FittedNormalization:
 
 
 def with_normalization(network: nn.Module, normalization: FittedNormalization) -> nn.Module:
-    """The network as it is exported: whitening and the like before it, where there is any."""
+    """The network as it is exported, after layers for whitening and the like if there are any."""
     if normalization.layer is None:
         return network
     return nn.Sequential(
@@ -41,7 +41,7 @@ def with_normalization(network: nn.Module, normalization: FittedNormalization) -
 def served_preprocessing(
     geometry: Preprocessing, normalization: FittedNormalization
 ) -> Preprocessing:
-    """How a server makes an input of an image: the run's geometry and statistics."""
+    """Preprocessing for a server, from the run's geometry and statistics."""
     return Preprocessing(
         color=geometry.color,
         resize_size=geometry.resize_size,
@@ -53,7 +53,7 @@ def served_preprocessing(
 
 
 def best_weights(path: Path) -> dict[str, Tensor]:
-    """The weights that a run chose.
+    """The best weights of a run.
 
     Raises:
         CheckpointError: the file is missing or damaged.

@@ -1,1 +1,1 @@
-"""Figures of a trained network: metrics, predictions, tables, plots."""
+"""Quality of a trained network: metrics, predictions, tables, plots."""

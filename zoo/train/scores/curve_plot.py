@@ -1,8 +1,8 @@
 """Line plots as SVG: learning rates, losses and accuracies over the epochs.
 
-A plot fills any width while its text keeps its size, as a phone needs it: places along x are
-shares of the width, lines are stretched. It follows the reader's choice of light or dark, needs
-no script and no network, and may stand alone or inside a page.
+A plot fills any width while its text keeps its size, as phones need: positions along x are
+shares of the width, and lines are stretched. It follows the reader's choice of light or dark,
+needs no script and no network, and works alone or inside a page.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from html import escape
 
 from dlzoo.zoo.train.scores.plot_axis import LARGEST, Axis, linear_axis, log_axis
 
-#: Pixels: the height of what is plotted, the rooms above and below it, and the widest plot.
+#: Pixels: height of the plotting area, space above and below it, and greatest width.
 _HEIGHT, _BELOW, _TITLE, _LEGEND_ROW, _GAP, _MAX_WIDTH = 260, 44, 30, 20, 14, 860
-#: Pixels: a phone's width, that of a digit, and the room beside it.
+#: Pixels: width of a phone, of a digit, and the space beside it.
 _PHONE, _DIGIT, _BESIDE = 360, 7.5, 14
-#: Room to the right of what is plotted, in percent of the width: half of the last label.
+#: Space to the right of the plotting area, in percent of the width: half of the last label.
 _RIGHT_PERCENT = 4.0
-#: An entry of the legend with more characters than this has a row of its own.
+#: A legend entry with more characters than this has a row of its own.
 _SHORT_NAME = 20
-#: More points than this in a curve would not show, but take their time to draw.
+#: Curves with more points are thinned out: the extra points are invisible but slow to draw.
 _MAX_POINTS = 1000
-#: Whole width of the stretched lines' own coordinates.
+#: Width of the coordinate system of the stretched lines.
 _WIDE = 1000
-#: Where places are rounded: a hundredth of a pixel or less.
+#: Coordinates are rounded to this: a hundredth of a pixel or less.
 _DIGITS = 2
 
-#: Colours with a contrast of 3 or more on their ground; lines differ in dashes, too.
+#: Colours with a contrast of 3 or more against the background; lines also differ in dashes.
 _STYLE = """
 .curves { color-scheme: light dark; --ground: #ffffff; --ink: #1b1f24; --muted: #57606a;
   --line: #d0d7de; --c0: #0b5cad; --c1: #b3261e; --c2: #116329; --c3: #7a4b00; --c4: #7b3fa0;
@@ -50,7 +50,7 @@ _NUM_COLORS = 6
 class Curve:
     """A line: its name in the legend, and its points from left to right.
 
-    What is not finite, or beyond 1e100, is a gap, and on a logarithmic axis what is not positive.
+    Values that are not finite or beyond 1e100, and on a log axis those not positive, leave gaps.
     """
 
     name: str
@@ -65,14 +65,14 @@ def curve_plot(
     y_label: str,
     is_log_y: bool = False,
 ) -> str:
-    """The SVG document of a plot.
+    """Draw curves as an SVG document.
 
     Args:
-        curves: the first lies on top.
-        title: above the plot.
-        x_label: below the x axis.
-        y_label: above the y axis, where it needs no turned text.
-        is_log_y: equal ratios are equal distances.
+        curves: the first one is drawn on top.
+        title: text above the plot.
+        x_label: text below the x axis.
+        y_label: text above the y axis, so that it need not be rotated.
+        is_log_y: logarithmic y axis.
     """
     lines = [_segments(curve.points, is_log_y) for curve in curves]
     finite = [point for segments in lines for segment in segments for point in segment]
@@ -88,7 +88,7 @@ _Segment = list[tuple[float, float]]
 
 
 def _segments(points: Sequence[tuple[float, float]], is_log_y: bool) -> list[_Segment]:
-    """Runs of points that can be drawn."""
+    """Runs of consecutive points that can be drawn."""
     segments: list[_Segment] = [[]]
     for x, y in points:
         if abs(x) <= LARGEST and abs(y) <= LARGEST and (y >= 1 / LARGEST or not is_log_y):
@@ -101,7 +101,7 @@ def _segments(points: Sequence[tuple[float, float]], is_log_y: bool) -> list[_Se
 
 
 def _thinned(segment: _Segment, stride: int) -> _Segment:
-    """The lowest and the highest of so many points at a time: no peak is lost."""
+    """The lowest and the highest point of every ``stride`` points, so that no peak is lost."""
     if stride == 1:
         return segment
     kept: _Segment = [segment[0]]
@@ -134,9 +134,9 @@ class _Drawing:
         is_short = all(len(curve.name) <= _SHORT_NAME for curve in curves)
         self.num_columns = 2 if is_short else 1
         num_rows = -(-len(curves) // self.num_columns)
-        #: Where the plot begins: below the title, the legend and the y axis' name.
+        #: Top of the plotting area: below the title, the legend and the name of the y axis.
         self.top = _TITLE + num_rows * _LEGEND_ROW + _LEGEND_ROW + _GAP + _GAP // 2
-        #: In percent of the width, as all places along x: room for the labels on a phone.
+        #: In percent of the width, as all positions along x: space for the labels on a phone.
         longest = max(map(len, axis_y.labels), default=0)
         self.left = round(100 * (longest * _DIGIT + _BESIDE) / _PHONE, _DIGITS)
         self.width = round(100 - self.left - _RIGHT_PERCENT, _DIGITS)
@@ -152,7 +152,7 @@ class _Drawing:
             + "".join(self._legend())
             + f'<text x="{_GAP}" y="{self.top - _GAP - _GAP // 2}">{escape(self.y_label)}</text>\n'
             + "".join(self._y_labels())
-            # A viewport of its own, so that shares are of the plot's width.
+            # A nested viewport, so that percentages refer to the plot's width.
             + f'<svg x="{self.left}%" y="{self.top}" width="{self.width}%" '
             f'height="{_HEIGHT + _BELOW}" overflow="visible">\n'
             + "".join([*self._grid(), *self._x_labels(), self._stretched_lines()])
@@ -213,7 +213,7 @@ class _Drawing:
                 paths.append(
                     f'<path {_look(i)} vector-effect="non-scaling-stroke" d="{steps}"/>\n'
                 )
-            # A point by itself would be a line of no length.
+            # A single point would be a line of length zero.
             for x, y in (segment[0] for segment in segments if len(segment) == 1):
                 share = round(100 * self.axis_x.share(x), _DIGITS)
                 color = f"var(--c{i % _NUM_COLORS})"
@@ -234,7 +234,7 @@ class _Drawing:
 
 
 def _look(index: int) -> str:
-    """Colour and dashes of a curve."""
+    """SVG attributes for the colour and dashes of a curve."""
     color, dashes = index % _NUM_COLORS, _DASHES[index % len(_DASHES)]
     dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
     return f'class="curve" stroke="var(--c{color})"{dashed}'

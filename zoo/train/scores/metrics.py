@@ -1,4 +1,4 @@
-"""How good a classifier is, counted batch by batch: sums that add up over batches and processes.
+"""Quality of a classifier, counted batch by batch, with sums that add up over processes.
 
 N   samples          K   classes
 """
@@ -15,10 +15,10 @@ from dlzoo.errors import ArgumentError
 
 
 class ClassificationMetrics:
-    """Top-1, top-5, the confusion matrix, and what follows from it.
+    """Top-1, top-5, the confusion matrix, and the figures derived from them.
 
-    A sample with a NaN among its outputs is wrong, and in no column of the matrix. Among equal
-    outputs the first class is taken, as ``argmax`` does.
+    A sample with a NaN among its outputs counts as wrong and is in no column of the matrix.
+    Among equal outputs the first class is taken, as ``argmax`` does.
 
     Source:
         Russakovsky et al. 2015, "ImageNet large scale visual recognition challenge", section
@@ -44,12 +44,12 @@ class ClassificationMetrics:
         """Count a batch.
 
         Args:
-            outputs_NK: the larger, the more likely.
-            targets: int64 [N]; of mixed ones, floats [N, K], the largest counts.
-            mean_loss: over these samples.
+            outputs_NK: scores; the largest is the predicted class.
+            targets: int64 [N], or mixed targets as floats [N, K], of which the largest counts.
+            mean_loss: mean loss over these samples.
 
         Raises:
-            ArgumentError: other shapes, or a class that there is not.
+            ArgumentError: the shapes do not match, or a class is out of range.
         """
         outputs_NK = outputs_NK.detach().cpu().double()
         targets_N = self._classes(outputs_NK, targets.detach().cpu())
@@ -59,7 +59,7 @@ class ClassificationMetrics:
         counts = torch.bincount(cells, minlength=self.num_classes**2)
         self.confusion_KK += counts.reshape(self.num_classes, self.num_classes)
         self.num_nan_K += torch.bincount(targets_N[is_nan_N], minlength=self.num_classes)
-        # A class stands before another with a larger output, or an equal one and a lower number.
+        # Classes with a larger output, or an equal one and a lower number, rank above the true one.
         own_N1 = kept_NK.gather(1, kept_N[:, None])
         is_lower_NK = torch.arange(self.num_classes) < kept_N[:, None]
         rank_N = ((kept_NK > own_N1) | ((kept_NK == own_N1) & is_lower_NK)).sum(1)
@@ -88,7 +88,7 @@ class ClassificationMetrics:
         return targets_N
 
     def sums(self) -> dict[str, Tensor]:
-        """All counts: those of two parts add up to those of the whole."""
+        """All counts: the sums of the parts add up to those of the whole."""
         return {
             "confusion": self.confusion_KK,
             "num_nan": self.num_nan_K,
@@ -97,12 +97,12 @@ class ClassificationMetrics:
         }
 
     def load_sums(self, sums: Mapping[str, Tensor]) -> None:
-        """Take these in place of what was counted: the sum over processes, say."""
+        """Replace the counts, for example by their sums over all processes."""
         for name, value in self.sums().items():
             value.copy_(sums[name])
 
     def merge(self, other: ClassificationMetrics) -> None:
-        """Count what another one counted, too."""
+        """Add the counts of another instance."""
         for name, value in other.sums().items():
             self.sums()[name].add_(value)
 
@@ -110,12 +110,12 @@ class ClassificationMetrics:
 
     @property
     def num_samples(self) -> int:
-        """Samples counted so far."""
+        """Number of samples counted so far."""
         return int(self.confusion_KK.sum() + self.num_nan_K.sum())
 
     @property
     def loss(self) -> float:
-        """Mean over samples; NaN where there are none."""
+        """Mean over the samples; NaN if there are none."""
         return _ratio(float(self._loss_sum), self.num_samples)
 
     @property
@@ -129,9 +129,9 @@ class ClassificationMetrics:
         return _ratio(float(self._num_top_k), self.num_samples)
 
     def per_class(self) -> list[dict[str, float]]:
-        """Of each class ``num_samples``, ``accuracy`` (recall), ``precision`` and ``f1``.
+        """``num_samples``, ``accuracy`` (recall), ``precision`` and ``f1`` of each class.
 
-        NaN where it is a share of nothing: the accuracy of a class without samples.
+        NaN where a share has denominator 0, such as the accuracy of a class without samples.
         """
         right_K = self.confusion_KK.diagonal().tolist()
         samples_K = (self.confusion_KK.sum(1) + self.num_nan_K).tolist()
@@ -147,7 +147,7 @@ class ClassificationMetrics:
         ]
 
     def results(self) -> dict[str, float]:
-        """The figures of a row: shares as percent."""
+        """Figures for a row of the history, with shares in percent."""
         f1_K = [row["f1"] for row in self.per_class() if row["num_samples"]]
         return {
             "num_samples": self.num_samples,
@@ -159,10 +159,10 @@ class ClassificationMetrics:
 
 
 class MultiLabelMetrics:
-    """Mean average precision and F1 where several classes may hold at once.
+    """Mean average precision and F1 where a sample can have several classes.
 
-    Scores are kept, as an average precision needs their order: 4 bytes a class and sample. NaN
-    ranks below all others and is predicted as absent.
+    Scores are kept, because an average precision needs their order: 4 bytes per class and sample.
+    NaN ranks below all other scores and is predicted as absent.
 
     Source:
         Manning, Raghavan & Schütze 2008, "Introduction to information retrieval", section 8.4
@@ -170,7 +170,7 @@ class MultiLabelMetrics:
 
     Args:
         num_classes: K.
-        threshold: a class is predicted where its score is larger.
+        threshold: a class is predicted if its score is larger.
     """
 
     def __init__(self, num_classes: int, threshold: float = 0.5) -> None:
@@ -184,10 +184,10 @@ class MultiLabelMetrics:
 
         Args:
             scores_NK: probabilities, such as the sigmoid of the outputs.
-            targets_NK: 1 where a class holds, 0 where it does not.
+            targets_NK: 1 for classes that the sample has, 0 for others.
 
         Raises:
-            ArgumentError: other shapes or targets.
+            ArgumentError: the shapes do not match, or targets are not 0 or 1.
         """
         expected = (len(scores_NK), self.num_classes)
         if scores_NK.shape != expected or targets_NK.shape != expected:
@@ -207,26 +207,26 @@ class MultiLabelMetrics:
         self._targets.append(targets_NK.bool())
 
     def samples(self) -> tuple[Tensor, Tensor]:
-        """All scores and targets so far, [N, K]: what processes exchange."""
+        """All scores and targets so far, each [N, K], to be exchanged between processes."""
         if not self._scores:
             none = torch.empty(0, self.num_classes)
             return none, none.bool()
         return torch.cat(self._scores), torch.cat(self._targets)
 
     def merge(self, other: MultiLabelMetrics) -> None:
-        """Count what another one counted, too."""
+        """Add the samples of another instance."""
         self._scores += other._scores
         self._targets += other._targets
 
     @property
     def num_samples(self) -> int:
-        """Samples counted so far."""
+        """Number of samples counted so far."""
         return sum(len(scores) for scores in self._scores)
 
     def per_class(self) -> list[dict[str, float]]:
-        """Of each class ``num_positives``, ``average_precision``, ``precision``, ``recall``, ``f1``.
+        """Figures by class: ``num_positives``, ``average_precision``, ``precision``, ``recall``, ``f1``.
 
-        NaN where it is a share of nothing: the average precision of a class that never holds.
+        NaN where a share has denominator 0, such as the average precision of an absent class.
         """
         scores_NK, holds_NK = self.samples()
         is_said_NK = scores_NK > self.threshold
@@ -244,7 +244,7 @@ class MultiLabelMetrics:
         ]
 
     def results(self) -> dict[str, float]:
-        """The figures of a row: shares as percent, means over the classes that ever hold."""
+        """Figures for a row of the history, in percent: means over classes that have samples."""
         rows = [row for row in self.per_class() if row["num_positives"]]
         scores_NK, holds_NK = self.samples()
         is_said_NK = scores_NK > self.threshold
@@ -263,9 +263,9 @@ class MultiLabelMetrics:
 
 
 def average_precision(scores_N: Tensor, holds_N: Tensor) -> float:
-    """Area under the steps of precision over recall; NaN without a positive.
+    """Area under the steps of precision over recall; NaN without positive samples.
 
-    ``sum_i (R_i - R_(i-1)) P_i`` over the distinct scores, from the largest on
+    ``sum_i (R_i - R_(i-1)) P_i`` over the distinct scores, from the largest down
     """
     num_positives = int(holds_N.sum())
     if not num_positives:
@@ -273,7 +273,7 @@ def average_precision(scores_N: Tensor, holds_N: Tensor) -> float:
     scores, order = scores_N.sort(descending=True, stable=True)
     scores_array = scores.numpy()
     hits = np.cumsum(holds_N[order].numpy(), dtype=np.float64)
-    # Samples of one score come in together, whatever their order.
+    # Samples with equal scores are counted together, whatever their order.
     ends = np.append(
         np.flatnonzero(scores_array[1:] != scores_array[:-1]), len(scores_array) - 1
     )

@@ -1,4 +1,4 @@
-"""Axes of a plot: the range they show, and ticks at round numbers."""
+"""Axes of a plot: their range, and ticks at round numbers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: Sizes beyond this, and on a logarithmic axis below its inverse, are not drawn.
+#: Numbers larger than this are not drawn, nor on a log axis those below its inverse.
 LARGEST = 1e100
-#: Values that differ by less than this share of their size are one.
+#: Values whose relative difference is below this count as equal.
 _LEAST_SPAN = 1e-9
 _MAX_TICKS = 6
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A range, its ticks and what is written beside them."""
+    """A range with its ticks and their labels."""
 
     low: float
     high: float
@@ -24,18 +24,18 @@ class Axis:
     is_log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies: 0 at the low end and 1 at the high one."""
+        """Position of a value: 0 at the low end and 1 at the high end."""
         if self.is_log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
 
 def linear_axis(values: Sequence[float], *, is_padded: bool) -> Axis:
-    """An axis on which equal differences are equal distances.
+    """A linear axis.
 
     Args:
-        values: what it is to show.
-        is_padded: leave room at the ends; else whole values get whole ticks.
+        values: the values to show.
+        is_padded: leave space at the ends; otherwise whole numbers get whole ticks.
     """
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     size = max(abs(low), abs(high))
@@ -43,7 +43,7 @@ def linear_axis(values: Sequence[float], *, is_padded: bool) -> Axis:
         room = max(size / 2, _LEAST_SPAN) if size else 0.5
         low, high = (low - room, high + room) if is_padded else (low, high + 2 * room)
     elif is_padded:
-        # No axis goes below 0 without need.
+        # The axis does not extend below 0 unless values do.
         room = (high - low) / 20
         low = 0.0 if 0 <= low <= 2 * room else low - room
         high += room
@@ -54,7 +54,7 @@ def linear_axis(values: Sequence[float], *, is_padded: bool) -> Axis:
 
 
 def _nice_step(least: float) -> float:
-    """The first of 1, 2, 5, 10, ... times a power of ten that is large enough."""
+    """The smallest of 1, 2, 5, 10, ... times a power of ten that is at least ``least``."""
     power = math.floor(math.log10(least))
     ladder = (
         float(f"{digit}e{n}") for n in (power, power + 1, power + 2) for digit in (1, 2, 5)
@@ -72,10 +72,10 @@ def _labels(ticks: Sequence[float], step: float) -> tuple[str, ...]:
 
 
 def log_axis(values: Sequence[float]) -> Axis:
-    """An axis on which equal ratios are equal distances.
+    """A logarithmic axis.
 
     Args:
-        values: what it is to show, all positive.
+        values: the values to show, all positive.
     """
     low, high = (min(values), max(values)) if values else (0.1, 1.0)
     if high <= low * (1 + _LEAST_SPAN):
@@ -87,7 +87,7 @@ def log_axis(values: Sequence[float]) -> Axis:
     # From the top down, where most curves begin.
     powers = range(top, bottom - 1, -stride)
     ladder = sorted(float(f"{factor}e{n}") for n in powers for factor in factors)
-    # The axis begins and ends at a tick where one is near.
+    # The axis begins and ends at a tick if one is near.
     low = max([tick for tick in ladder if tick <= low], default=low)
     high = min([tick for tick in ladder if tick >= high], default=high)
     ticks = tuple(tick for tick in ladder if low <= tick <= high)
@@ -99,6 +99,6 @@ def _log_label(tick: float) -> str:
 
 
 def _short(number: str) -> str:
-    """``1e-05`` without the zeros and the plus: ``1e-5``."""
+    """``1e-05`` as ``1e-5``: without the zeros and the plus sign."""
     mantissa, _, exponent = number.partition("e")
     return f"{mantissa}e{int(exponent)}"

@@ -1,4 +1,4 @@
-"""A network's outputs over a whole data set, whichever processes share the work."""
+"""A network's outputs over a whole data set, computed by one process or several."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from dlzoo.zoo.data.batches import BatchStream
 from dlzoo.zoo.train.losses.loss import learns_embeddings
 from dlzoo.zoo.train.scores.metrics import ClassificationMetrics, MultiLabelMetrics
 
-#: Figures that only scores of classes have, of one label an image and of several.
+#: Figures of class scores, for images with one label and with several.
 CLASS_FIGURES = ("top1_percent", "map_percent")
 LossOfOutputs = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How good a network's outputs are.
+    """Figures of a network's outputs.
 
-    ``figures`` has ``num_images``, ``loss``, and of one label an image ``top1_percent`` and
-    ``top5_percent``, of several ``map_percent`` and ``mean_f1_percent``; a
-    network that gives no scores of classes has a loss only.
+    ``figures`` has ``num_images`` and ``loss``; for one label per image also ``top1_percent`` and
+    ``top5_percent``, for several ``map_percent`` and ``mean_f1_percent``. A network whose outputs
+    are not class scores has only a loss.
     """
 
     figures: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures; what is no number is None, as JSON has it."""
+        """The figures, with None for NaN and Inf, which JSON does not have."""
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in self.figures.items()
@@ -61,12 +61,12 @@ class Prediction:
 def predict(
     network: nn.Module, batches: BatchStream, loss: LossOfOutputs, fabric: Fabric
 ) -> Prediction:
-    """Run a network in eval mode over all batches; every process gets all outputs.
+    """Run a network in eval mode over all batches; every process returns all outputs.
 
     Args:
-        network: without Fabric's wrapping; left in the mode it was in.
-        batches: not shuffled and with nothing left out.
-        loss: of outputs and targets, a mean over images.
+        network: without Fabric's wrapper; it keeps its mode.
+        batches: not shuffled, and complete.
+        loss: of outputs and targets, a mean over the images.
         fabric: the processes.
     """
     outputs: list[Tensor] = []
@@ -85,7 +85,7 @@ def predict(
     if fabric.world_size > 1:
         everyone = [mine] * fabric.world_size
         dist.all_gather_object(everyone, mine)
-    # A process may have had no image at all: lists of them are joined, not tensors.
+    # A process may have no images: lists are joined, because an empty one has no shape.
     joined = [torch.cat([x for part in everyone for x in part[kind]]) for kind in range(3)]
     order = joined[2].argsort()
     all_outputs, all_targets = joined[0][order], joined[1][order]
@@ -93,7 +93,7 @@ def predict(
 
 
 def score(outputs: Tensor, targets: Tensor, loss: LossOfOutputs) -> Scores:
-    """Judge outputs in the order of the data set: the same for any batches and processes."""
+    """Compute the figures in data set order, so that batches and processes do not affect them."""
     figures: dict[str, Any] = {
         "num_images": len(targets),
         "loss": float(loss(outputs, targets)),
@@ -116,13 +116,13 @@ def score(outputs: Tensor, targets: Tensor, loss: LossOfOutputs) -> Scores:
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
-    """The type of a network's weights, which its input has, too."""
+    """The type of a network's weights, and so of its input."""
     types = (p.dtype for p in network.parameters() if p.is_floating_point())
     return next(types, torch.float32)
 
 
 def count_correct(outputs: Tensor, targets: Tensor) -> int:
-    """Images whose largest output is the (most probable) target; 0 where outputs are no scores."""
+    """Images whose largest output is the (most probable) target; 0 if outputs are not scores."""
     if outputs.dim() != 2:
         return 0
     labels = targets if targets.dim() == 1 else targets.argmax(dim=1)
@@ -131,7 +131,7 @@ def count_correct(outputs: Tensor, targets: Tensor) -> int:
 
 @contextmanager
 def in_eval_mode(network: nn.Module) -> Iterator[None]:
-    """Within, every module evaluates; after, each is in the mode it was in."""
+    """Put every module into eval mode for a while; afterwards each has its own mode again."""
     modes = {part: part.training for part in network.modules()}
     network.eval()
     try:

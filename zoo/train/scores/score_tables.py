@@ -14,10 +14,10 @@ from dlzoo.zoo.train.scores.metrics import ClassificationMetrics, MultiLabelMetr
 def per_class_csv(
     metrics: ClassificationMetrics | MultiLabelMetrics, class_names: Sequence[str]
 ) -> str:
-    """A row for each class: its name, its samples and its figures; empty where one is no number.
+    """A row for each class with its name, samples and figures; NaN becomes an empty cell.
 
     Raises:
-        ArgumentError: another number of names than classes.
+        ArgumentError: the number of names is not the number of classes.
     """
     _require_names(metrics.num_classes, class_names)
     rows = metrics.per_class()
@@ -28,12 +28,12 @@ def per_class_csv(
 
 
 def confusion_csv(metrics: ClassificationMetrics, class_names: Sequence[str]) -> str:
-    """The confusion matrix: a row for each true class, a column for each predicted one.
+    """The confusion matrix, with a row for each true class and a column for each predicted one.
 
-    The last column counts samples whose outputs are not all numbers.
+    The last column counts samples with NaN among their outputs.
 
     Raises:
-        ArgumentError: another number of names than classes.
+        ArgumentError: the number of names is not the number of classes.
     """
     _require_names(metrics.num_classes, class_names)
     matrix, num_nan = metrics.confusion_KK.tolist(), metrics.num_nan_K.tolist()

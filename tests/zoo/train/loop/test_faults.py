@@ -57,8 +57,8 @@ def trained(name, changes):
 
 said = trained("large", {})
 print(said)
-size = int(re.search(r"--batch-size (\\d+)", said)[1])
-parts = int(re.search(r"micro_batches=(\\d+)", said)[1])
+size = int(re.search(r"`loop.batch_size` to (\\d+)", said)[1])
+parts = int(re.search(r"`loop.micro_batches` to (\\d+)", said)[1])
 print(trained("smaller", {"loop.batch_size": size}))
 print(trained("parts", {"loop.micro_batches": parts}))
 """
@@ -92,7 +92,7 @@ def test_the_batch_that_fits_does_fit(tmp_path: Path) -> None:
     message, *rest = done.stdout.splitlines()
     assert re.match(
         r"Epoch 1, step 1 \(batch 1 of 2\): memory is too small for 512 images at once\. "
-        r"(256|128|64) do\. ",
+        r"(256|128|64) fit\. ",
         message,
     )
     assert rest == ["trained", "trained"]

@@ -15,9 +15,9 @@ from dlzoo.errors import TrainingError
 from dlzoo.zoo.data.batches import Batch
 from dlzoo.zoo.layers.head import LogitsWithAuxiliary
 from dlzoo.zoo.models.googlenet import googlenet
-from dlzoo.zoo.train.loop.network_loss import loss_of_network
 from dlzoo.zoo.train.loop.optimizer_step import OptimizerStep, StepResult
 from dlzoo.zoo.train.loop.processes import make_fabric
+from dlzoo.zoo.train.loop.trainer import loss_of_network
 from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
 from dlzoo.zoo.train.losses.penalties import L2Penalty
 from dlzoo.zoo.train.recipes.recipe import LoopSettings, ModelSettings, Recipe
@@ -182,7 +182,7 @@ def test_a_loss_of_its_own_making() -> None:
     def lossy(outputs: Tensor, _targets: Tensor) -> Tensor:
         return outputs.sum() * torch.inf
 
-    with pytest.raises(TrainingError, match="so it is the loss itself"):
+    with pytest.raises(TrainingError, match="so only the loss itself is not"):
         stepped(network_of_doubles(), parts_of(*batch_of(4), 1), loss=lossy)
 
 
@@ -206,11 +206,11 @@ class Hungry(nn.Module):
     ("num_images", "num_parts", "most", "advice"),
     [
         # A quarter more must fit, too: 8 where 10 do, 4 where 9 do.
-        (32, 1, 11, "32 images at once. 8 do. Write --batch-size 8,"),
-        (32, 1, 9, "32 images at once. 4 do. Write --batch-size 4,"),
-        (32, 1, 11, "loop.micro_batches=4."),
-        (32, 2, 11, "16 images at once. 8 do. Write --batch-size 8,"),
-        (32, 2, 11, "loop.micro_batches=4."),
+        (32, 1, 11, "32 images at once. 8 fit. Set `loop.batch_size` to 8,"),
+        (32, 1, 9, "32 images at once. 4 fit. Set `loop.batch_size` to 4,"),
+        (32, 1, 11, "`loop.micro_batches` to 4."),
+        (32, 2, 11, "16 images at once. 8 fit. Set `loop.batch_size` to 8,"),
+        (32, 2, 11, "`loop.micro_batches` to 4."),
         (32, 1, 0, "Not even one image fits"),
     ],
 )

@@ -153,7 +153,7 @@ def test_a_pattern_that_names_nothing_is_refused() -> None:
     with pytest.raises(ArgumentError) as caught:
         freeze(on_meta("resnet18"), ["layer9"])
     assert str(caught.value) == (
-        "Freeze: got 'layer9', which names no parameter of ResNet; expected names such as conv1, "
+        "`freeze` got 'layer9', which matches no parameter of ResNet; expected names such as conv1, "
         "bn1, layer1, layer2."
     )
 

@@ -96,11 +96,12 @@ def test_another_networks_average_is_refused() -> None:
     with pytest.raises(CheckpointMismatchError) as caught:
         average.load(WeightAverageSettings().start(nn.Linear(2, 2)).tensors())
     assert str(caught.value) == (
-        "Average of the weights: got another network's, 11 tensors differ (0.bias is the first), "
-        "expected this one's; resume with the run's own recipe."
+        "Average of the weights: 11 tensors differ from this network's (0.bias is the first), "
+        "expected those of the same network; resume with the run's own recipe."
     )
     other = average.tensors() | {"3.bias": torch.zeros(4)}
     with pytest.raises(
-        CheckpointMismatchError, match=r"1 tensors differ \(3.bias is the first"
+        CheckpointMismatchError,
+        match=r"1 tensors differ from this network's \(3.bias is the first",
     ):
         average.load(other)

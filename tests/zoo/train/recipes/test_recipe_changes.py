@@ -66,7 +66,7 @@ def test_a_change_without_a_value_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         parse_change("loop.epochs")
     assert str(caught.value) == (
-        "--set got 'loop.epochs', expected KEY=VALUE. Write for example --set loop.epochs=3."
+        "`set` got 'loop.epochs', expected KEY=VALUE, for example loop.epochs=3."
     )
 
 
@@ -75,25 +75,25 @@ def test_a_change_without_a_value_is_refused() -> None:
     [
         (
             {"loop.epochs": 0},
-            "The command line: loop.epochs: got 0, expected greater than or equal to 1.",
+            "Change of the recipe: loop.epochs: got 0, expected greater than or equal to 1.",
         ),
         (
             {"loop.epoch": 3, "loop.seed": -1},
-            "The command line: loop.seed: got -1, expected greater than or equal to 0. "
+            "Change of the recipe: loop.seed: got -1, expected greater than or equal to 0. "
             "(1 more mistake.)",
         ),
         (
             {"title.short": 1},
-            "--set title.short: title is no table of the recipe. Name a key as it is written "
-            "there.",
+            "title.short: title is not a table of the recipe. Write a key as docs/recipes.md "
+            "lists it.",
         ),
         (
             {"schedule.name": "multi-step"},
-            "The command line: schedule.milestones: expected a value, got none. Write it.",
+            "Change of the recipe: schedule.milestones: expected a value, got none. Add it.",
         ),
     ],
 )
-def test_a_wrong_change_is_the_command_lines(changes: dict[str, Any], message: str) -> None:
+def test_a_wrong_change_is_reported_as_a_change(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         recipe_from_toml(RECIPE, "r.toml", changes)
     assert str(caught.value) == message
@@ -124,5 +124,5 @@ def test_a_quoted_number_of_the_command_line_is_a_text() -> None:
     with pytest.raises(RecipeError) as caught:
         recipe_from_toml(RECIPE, "r.toml", {key: value})
     assert str(caught.value) == (
-        "The command line: loop.epochs: got '7', expected a whole number."
+        "Change of the recipe: loop.epochs: got '7', expected a whole number."
     )

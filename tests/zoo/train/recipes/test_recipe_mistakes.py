@@ -16,21 +16,21 @@ from tests.support.recipe_texts import RECIPE
         (
             "epochs = 3",
             "epochs = 3\nepoch = 4",
-            "line 27: loop.epoch: no such key. Take it out, or write one of epochs, batch_size,",
+            "line 27: loop.epoch: no such key. Remove it, or use one of epochs, batch_size,",
         ),
-        ("title", "titel", "line 1: titel: no such key. Take it out, or write one of title,"),
+        ("title", "titel", "line 1: titel: no such key. Remove it, or use one of title,"),
         (
             "betas",
             "beta",
-            "line 23: optimizer.beta: no such key. Take it out, or write one of lr, weight_decay,",
+            "line 23: optimizer.beta: no such key. Remove it, or use one of lr, weight_decay,",
         ),
         (
             "size = 8",
             "side = 8",
-            "line 19: augmentation.1.side: no such key. Take it out, or write one of name, "
+            "line 19: augmentation.1.side: no such key. Remove it, or use one of name, "
             "probability, size, fill.",
         ),
-        ("[loop]", "[lop]", "line 25: lop: no such key. Take it out, or write one of title,"),
+        ("[loop]", "[lop]", "line 25: lop: no such key. Remove it, or use one of title,"),
         # Kinds that there are not.
         (
             '"cutout"',
@@ -142,7 +142,7 @@ from tests.support.recipe_texts import RECIPE
             "title = 2026-11-23",
             "line 1: title: got {'date': '2026-11-23'}, expected a text.",
         ),
-        ('name = "vgg11_bn"', "", "line 3: model.name: expected a value, got none. Write it."),
+        ('name = "vgg11_bn"', "", "line 3: model.name: expected a value, got none. Add it."),
         ('title = "A try"', "loss = 3", "line 1: loss: got 3, expected a table."),
     ],
 )
@@ -169,7 +169,7 @@ def test_what_does_not_go_together_is_said() -> None:
     with pytest.raises(RecipeError) as caught:
         recipe_from_toml(text + "patience = 2", "r.toml")
     assert str(caught.value) == (
-        "r.toml: loop.patience needs images to judge by: set data.validation."
+        "r.toml: loop.patience needs validation images: set data.validation."
     )
 
 
@@ -177,5 +177,5 @@ def test_what_is_no_toml_is_said_with_its_line() -> None:
     with pytest.raises(RecipeError) as caught:
         recipe_from_toml(RECIPE.replace("epochs = 3", "epochs ="), "r.toml")
     assert str(caught.value) == (
-        "r.toml is no TOML: Invalid value (at line 26, column 9). Mend that line."
+        "r.toml is not valid TOML: Invalid value (at line 26, column 9). Fix that line."
     )

@@ -107,5 +107,5 @@ def test_no_recipe_for_what_has_none() -> None:
     with pytest.raises(RecipeError) as caught:
         read_recipe_text("lenet5-minst")
     assert str(caught.value).startswith(
-        "--recipe got 'lenet5-minst', expected a .toml file or one of: alexnet-cifar-10, "
+        "`recipe` got 'lenet5-minst', expected a .toml file or one of: alexnet-cifar-10, "
     )

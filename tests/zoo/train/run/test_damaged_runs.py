@@ -99,8 +99,11 @@ def test_a_damaged_file_is_one_line(run: Path, tmp_path: Path, damage: str) -> N
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("other", r"is of a run with optimizer\.lr = 0\.02, expected 0\.01"),
-        ("network", r"is of a run with model\.name = '.*:normalized', expected '.*:tiny'"),
+        ("other", r"belongs to a run with optimizer\.lr = 0\.02, expected 0\.01"),
+        (
+            "network",
+            r"belongs to a run with model\.name = '.*:normalized', expected '.*:tiny'",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_run(runs: Path, run: Path, source: str, message: str) -> None:
@@ -151,7 +154,7 @@ def test_a_recipe_that_was_changed(run: Path) -> None:
 
 def test_nothing_to_go_on_with(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ArgumentError, match="is no training run"):
+        with pytest.raises(ArgumentError, match="is not a training run"):
             RunFolder.open(place)
 
 
@@ -171,10 +174,13 @@ def test_rows_that_came_after_the_checkpoint_are_dropped(tmp_path: Path) -> None
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["train_loss"] for line in lines] == [None, 0.25]
     assert (tmp_path / "metrics.csv").read_bytes() == b"epoch,train_loss\n1,\n2,0.25\n"
-    with pytest.raises(CheckpointError, match="has 2 rows, expected the 5 epochs"):
+    with pytest.raises(CheckpointError, match="has 2 rows, expected 5, one per epoch"):
         History(tmp_path, num_rows=5)
 
 
 def test_one_process_at_a_time(run: Path) -> None:
-    with RunFolder(run).locked(), pytest.raises(ArgumentError, match="Another process trains"):
+    with (
+        RunFolder(run).locked(),
+        pytest.raises(ArgumentError, match="Another process is training"),
+    ):
         resume(run)
