@@ -1,1 +1,1 @@
-"""What a network is fed with: preprocessing and class labels."""
+"""The input of networks: data sets, batches, augmentation, preprocessing, class labels."""

@@ -1,11 +1,11 @@
-"""A data set whose images all have one size and lie in memory.
+"""A data set in memory, with images of one size.
 
-Shapes: N images, C channels, H and W their own height and width, h and w the geometry's.
+Shapes: N images, C channels, H and W height and width of an image, h and w of the geometry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,30 +21,52 @@ from dlzoo.image_file import (
     resize_many,
     resize_window,
 )
-from dlzoo.zoo.data.dataset import Dataset, Window
+from dlzoo.zoo.data.dataset import Dataset, SkippedImage, Window
 
-#: Up to so many bytes the resized images are kept; larger sets are resized as they are read.
+#: Resized images are kept up to this total; larger sets are resized as they are read.
 _LARGEST_KEPT_BYTES = 2**30
-#: Resized in one call of Pillow: some megabytes, which stay in the processor's caches.
+#: Pixels resized in one call of Pillow: some megabytes, which fit the processor's caches.
 _PIXELS_AT_ONCE = 2**20
 
 
 class ArrayDataset(Dataset):
-    """Images of one size, resized and cropped once, when the data set is made.
+    """Images of one size, resized and cropped once, when the data set is created.
 
     Args:
         images_NHWC: uint8, C = 3 for RGB and 1 for grey levels.
-        targets: as :class:`~dlzoo.zoo.data.dataset.Dataset` has them.
-        facts: the other arguments of :class:`~dlzoo.zoo.data.dataset.Dataset`.
+        targets: int64 [N], or float32 [N, K] of 0 and 1 if an image can have several labels.
+        name: name of the data set, e.g. ``mnist``.
+        split: ``train``, ``test``, …
+        class_names: names of the classes, in the order of the outputs.
+        geometry: how images become [C, h, w] pixels.
+        facts: further facts to record about the data.
+        skipped: images left out because they cannot be read.
     """
 
     def __init__(
-        self, images_NHWC: npt.NDArray[np.uint8], targets: Tensor, **facts: Any
+        self,
+        images_NHWC: npt.NDArray[np.uint8],
+        targets: Tensor,
+        *,
+        name: str,
+        split: str,
+        class_names: Sequence[str],
+        geometry: Geometry,
+        facts: Mapping[str, Any],
+        skipped: Sequence[SkippedImage] = (),
     ) -> None:
         assert images_NHWC.dtype == np.uint8
         assert images_NHWC.ndim == 4
         assert len(images_NHWC) == len(targets)
-        super().__init__(targets=targets, **facts)
+        super().__init__(
+            name=name,
+            split=split,
+            class_names=class_names,
+            targets=targets,
+            geometry=geometry,
+            facts=facts,
+            skipped=skipped,
+        )
         self.facts.setdefault("image_size", list(images_NHWC.shape[1:3]))
         self._original_NHWC = torch.from_numpy(_in_color(images_NHWC, self.geometry))
         height, width = self.geometry.crop_size
@@ -70,7 +92,7 @@ class ArrayDataset(Dataset):
         return _planes(pixels_nhwC)
 
     def _fitted(self, images_NHWC: Tensor) -> Tensor:
-        """Resized and cropped, uint8 [N, C, h, w]."""
+        """Images resized and cropped, uint8 [N, C, h, w]."""
         originals = images_NHWC.numpy()
         size = originals.shape[1:3]
         resized_size = self.geometry.resized_size(*size)
@@ -90,17 +112,17 @@ class ArrayDataset(Dataset):
 
 
 def _planes(pixels_NhwC: npt.NDArray[np.uint8]) -> Tensor:
-    """One plane for each channel, uint8 [N, C, h, w]."""
+    """Pixels with one plane per channel, uint8 [N, C, h, w]."""
     return torch.from_numpy(pixels_NhwC).permute(0, 3, 1, 2).contiguous()
 
 
 def _in_color(images_NHWC: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
-    """Grey levels repeated, or colours weighed as Pillow does for one image (ITU-R 601)."""
+    """Grey levels repeated, or colours weighted as Pillow does for one image (ITU-R 601)."""
     if images_NHWC.shape[3] == geometry.num_channels:
         return np.ascontiguousarray(images_NHWC)
     if geometry.color == "RGB":
         return np.repeat(images_NHWC, 3, axis=3)
-    # Pillow sees one tall image; its conversion is pixel by pixel.
+    # Pillow gets one tall image, since its conversion is pixel by pixel.
     num_images, height, width, _ = images_NHWC.shape
     tall = Image.fromarray(images_NHWC.reshape(num_images * height, width, 3))
     return np.array(tall.convert("L")).reshape(num_images, height, width, 1)

@@ -1,4 +1,4 @@
-"""Mini-batches in an order that depends on nothing but the seed and the epoch.
+"""Mini-batches in an order that depends only on the seed and the epoch.
 
 Shapes: N images of a batch, C channels, h and w their height and width, K classes.
 """
@@ -23,17 +23,17 @@ from dlzoo.zoo.data.sample_order import shuffled
 
 @dataclass(frozen=True)
 class Batch:
-    """Images to compute at once: a part of a global batch, which is one optimizer step.
+    """Images to compute together: a part of a global batch, which is one optimizer step.
 
     Attributes:
         images: float32 [N, C, h, w], augmented and normalized.
-        targets: int64 [N], or float32 [N, K] where labels are mixed or many.
-        indices: int64 [N]; the images' places in the data set.
-        number: of the global batch in the epoch, from 0.
-        part: of this process's share of the global batch, from 0 to ``micro_batches - 1``.
-        num_parts: ``micro_batches``; the optimizer steps after the last.
-        num_global: images of the global batch, over all parts and processes. The gradient of its
-            mean loss is the sum of all parts' ``N / num_global`` times theirs.
+        targets: int64 [N], or float32 [N, K] if labels are mixed or several.
+        indices: int64 [N]; the images' positions in the data set.
+        number: number of the global batch in the epoch, from 0.
+        part: number of the part of this process's share, from 0 to ``micro_batches - 1``.
+        num_parts: ``micro_batches``; the optimizer steps after the last part.
+        num_global: number of images in the global batch, over all parts and processes. The gradient
+            of its mean loss is the sum over all parts of ``N / num_global`` times the part's.
     """
 
     images: Tensor
@@ -46,7 +46,7 @@ class Batch:
 
     @property
     def is_last_part(self) -> bool:
-        """Whether the global batch is complete with this one."""
+        """Whether this part completes the global batch."""
         return self.part == self.num_parts - 1
 
     def __len__(self) -> int:
@@ -54,32 +54,32 @@ class Batch:
 
 
 class BatchStream:
-    """The batches of any epoch, from a data set.
+    """The batches of any epoch of a data set.
 
-    The order is drawn from (seed, epoch) and is the same for any number of processes, parts and
-    workers. Of a global batch ``g``, process r of W takes ``g[r::W]``, and its part k of m takes
-    ``g[r + W k :: W m]``: together they see what a single process sees, and a process that
-    accumulates over m parts computes the same batches as m processes. Where images are mixed,
-    every process reads and augments the global batch, then takes its share.
+    The order is drawn from (seed, epoch) and does not depend on the number of processes, parts
+    and workers. Of a global batch ``g``, process r of W gets ``g[r::W]``, and part k of m gets
+    ``g[r + W k :: W m]``: together they get what a single process gets, and a process that
+    accumulates over m parts computes the same batches as m processes. If images are mixed, every
+    process reads and augments the global batch and then takes its share.
 
-    Sets in memory are read faster than a worker could hand the result over: keep ``num_workers``
-    at 0 for them.
+    Data sets in memory are read faster than a worker could pass on the result: use
+    ``num_workers=0`` for them.
 
     Args:
         dataset: the images.
-        batch_size: images of a global batch; more than there are is all of them.
+        batch_size: images in a global batch; at most the whole data set.
         seed: draws the order.
-        shuffle: a new order every epoch; else the data set's own, as for evaluation.
-        drop_last: leave out the last batch where it is not full.
-        augment: changes images in [0, 1] and targets; it can be :class:`CropsOriginals`, too.
-        normalize: the last step, on images in [0, 1].
+        shuffle: draw a new order every epoch; otherwise use the data set's own, as for evaluation.
+        drop_last: drop the last batch if it is not full.
+        augment: changes images in [0, 1] and targets; may also be a :class:`CropsOriginals`.
+        normalize: applied last, to images in [0, 1].
         rank: this process's number, below ``world_size``.
-        world_size: how many processes share each global batch.
-        micro_batches: parts of this process's share that are computed one after another.
-        num_workers: processes that read and augment; 0 does it in this one. The batches are the
-            same to the bit. ``dataset``, ``augment`` and ``normalize`` must pickle where
-            processes are spawned.
-        start_method: how workers are started (``fork``, ``spawn``, …); None: the platform's way.
+        world_size: number of processes that share each global batch.
+        micro_batches: number of parts of this process's share, computed one after another.
+        num_workers: number of processes that read and augment; with 0 this process does. The batches
+            are identical bit for bit. ``dataset``, ``augment`` and ``normalize`` must be picklable
+            where processes are spawned.
+        start_method: how workers are started (``fork``, ``spawn``, …); None for the platform's default.
 
     Raises:
         ArgumentError: a number is out of range.
@@ -102,12 +102,15 @@ class BatchStream:
         num_workers: int = 0,
         start_method: str | None = None,
     ) -> None:
-        _check_at_least(batch_size=(batch_size, 1), seed=(seed, 0), world_size=(world_size, 1))
-        _check_at_least(micro_batches=(micro_batches, 1), num_workers=(num_workers, 0))
+        _check_at_least("batch_size", batch_size, 1)
+        _check_at_least("seed", seed, 0)
+        _check_at_least("world_size", world_size, 1)
+        _check_at_least("micro_batches", micro_batches, 1)
+        _check_at_least("num_workers", num_workers, 0)
         if not 0 <= rank < world_size:
-            raise ArgumentError(f"rank is {rank}, expected 0 to {world_size - 1}.")
+            raise ArgumentError(f"`rank` got {rank}, expected 0 to {world_size - 1}.")
         if not len(dataset):
-            raise DataError(f"The {dataset.split} split of {dataset.name} has no image.")
+            raise DataError(f"The {dataset.split} split of {dataset.name} has no images.")
         self.dataset = dataset
         self.batch_size = min(batch_size, len(dataset))
         self.seed = seed
@@ -116,7 +119,7 @@ class BatchStream:
         self.rank = rank
         self.world_size = world_size
         self.micro_batches = micro_batches
-        #: Seconds in all that whoever iterates waited for a batch.
+        #: Total seconds for which the reader of the batches waited.
         self.seconds_waiting = 0.0
         self._reader = BatchReader(dataset, augment, normalize)
         self._workers = None
@@ -125,33 +128,34 @@ class BatchStream:
 
     @property
     def num_batches(self) -> int:
-        """Global batches of an epoch, that is optimizer steps."""
+        """Number of global batches in an epoch, that is of optimizer steps."""
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's batches of an epoch: ``micro_batches`` for each global batch.
+        """This process's batches of an epoch: ``micro_batches`` of them for each global batch.
 
-        A part is empty where a global batch has fewer images than processes times parts, so that
-        every process does the same number of steps.
+        A part is empty if a global batch has fewer images than processes times parts, so that every
+        process takes the same number of steps.
 
         Args:
-            epoch: from 0.
-            start: global batches to skip; nothing of them is read.
+            epoch: number of the epoch, from 0.
+            start: number of global batches to skip without reading them.
 
         Raises:
             ArgumentError: ``epoch`` or ``start`` is out of range.
-            DataError: an image cannot be read, or a worker died.
+            DataError: an image cannot be read, or a worker has died.
         """
-        _check_at_least(epoch=(epoch, 0), start=(start, 0))
+        _check_at_least("epoch", epoch, 0)
+        _check_at_least("start", start, 0)
         if start > self.num_batches:
             raise ArgumentError(
-                f"start is {start}, expected at most the epoch's {self.num_batches} batches."
+                f"`start` got {start}, expected at most the epoch's {self.num_batches} batches."
             )
         return self._epoch(epoch, start)
 
     def close(self) -> None:
-        """End the workers; the next epoch starts new ones."""
+        """Stop the workers; the next epoch starts new ones."""
         if self._workers is not None:
             self._workers.close()
 
@@ -199,7 +203,6 @@ def _parts(share: Share, images: Tensor, targets: Tensor, num_parts: int) -> Ite
         )
 
 
-def _check_at_least(**numbers: tuple[int, int]) -> None:
-    for name, (got, least) in numbers.items():
-        if got < least:
-            raise ArgumentError(f"{name} is {got}, expected {least} or more.")
+def _check_at_least(name: str, got: int, least: int) -> None:
+    if got < least:
+        raise ArgumentError(f"`{name}` got {got}, expected {least} or more.")

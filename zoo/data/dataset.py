@@ -1,13 +1,13 @@
-"""One split of a data set: images that are read by index, with their labels.
+"""One split of a data set: labelled images that are read by index.
 
-Shapes: N images in all, n images read at once, C channels, H and W an image's own height and
-width, h and w those of the geometry, K classes.
+Shapes: N images in all, n images read together, C channels, H and W height and width of an
+image, h and w of the geometry, K classes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,29 +16,29 @@ from torch import Tensor
 
 from dlzoo.image_file import Color, Geometry
 
-#: The part of an image to read: from (the k-th of the indices, the image's own height and width)
-#: to (top, left, height, width), which is then resized to (h, w).
+#: The part of an image to read: a function of k (the image is the k-th of the indices) and the
+#: image's height and width, to (top, left, height, width), which is then resized to (h, w).
 Window = Callable[[int, int, int], tuple[int, int, int, int]]
 
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that was left out: its path in the data set, and why."""
+    """An image that was left out: its path in the data set, and the reason."""
 
     path: str
     reason: str
 
 
 class Dataset(ABC):
-    """One split of a data set; every image is read in the same geometry.
+    """One split of a data set, with one geometry for all images.
 
     Args:
-        name: what people call it, e.g. ``mnist``.
+        name: name of the data set, e.g. ``mnist``.
         split: ``train``, ``test``, …
-        class_names: one for each output, in order.
-        targets: int64 [N], or float32 [N, K] of 0 and 1 where an image can have several labels.
+        class_names: names of the classes, in the order of the outputs.
+        targets: int64 [N], or float32 [N, K] of 0 and 1 if an image can have several labels.
         geometry: how images become [C, h, w] pixels.
-        facts: what to keep about the data beside that: origin, license, sha256.
+        facts: further facts to record about the data: source, license, sha256.
         skipped: images left out because they cannot be read.
     """
 
@@ -50,7 +50,7 @@ class Dataset(ABC):
         class_names: Sequence[str],
         targets: Tensor,
         geometry: Geometry,
-        facts: dict[str, Any],
+        facts: Mapping[str, Any],
         skipped: Sequence[SkippedImage] = (),
     ) -> None:
         assert targets.dtype == (torch.float32 if targets.ndim == 2 else torch.int64)
@@ -72,7 +72,7 @@ class Dataset(ABC):
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether an image can have several labels, or none."""
+        """Whether an image can have several labels or none."""
         return self.targets.ndim == 2
 
     @property
@@ -82,7 +82,7 @@ class Dataset(ABC):
 
     @property
     def num_channels(self) -> int:
-        """3 or 1."""
+        """3 for RGB, 1 for grey levels."""
         return self.geometry.num_channels
 
     def __len__(self) -> int:
@@ -90,10 +90,10 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, indices: Sequence[int], window: Window | None = None) -> Tensor:
-        """Some images, in the order asked for.
+        """Read images, in the order of the indices.
 
-        Without ``window``, the pixels that serving gives a network for the same image, bit for
-        bit (:func:`~dlzoo.image_file.resize_and_crop`).
+        Without ``window``, the pixels are bit for bit those that a server passes to the network for
+        the same image (:func:`~dlzoo.image_file.resize_and_crop`).
 
         **Shape**: uint8 [n, C, h, w].
 

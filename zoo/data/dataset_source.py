@@ -1,4 +1,4 @@
-"""Where images come from: a data set's name, a folder, or an index."""
+"""Data sets by name, from a folder, or from an index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dlzoo.zoo.data.datasets.index_csv import load_index_csv
 from dlzoo.zoo.data.file_dataset import OnCorrupt
 from dlzoo.zoo.download import Progress
 
-#: What can be had by name; ``digits`` needs neither a network nor a file.
+#: Named data sets; ``digits`` needs neither a network nor a file.
 DATASET_NAMES = ("digits", "mnist", "fashion-mnist", "cifar-10")
 
 
@@ -33,28 +33,28 @@ def load_dataset(
     """One split of a data set.
 
     Args:
-        name_or_path: a name (it goes before a folder of that name: write ``./mnist`` for that),
-            an image folder, or an index ending in ``.csv``.
-        split: ``train`` or ``test``; a folder or an index can have ``val``, too.
+        name_or_path: a name (which takes precedence over a folder of that name: write ``./mnist``
+            for the folder), an image folder, or an index ending in ``.csv``.
+        split: ``train`` or ``test``; folders and indexes can also have ``val``.
         geometry: how images become an input.
-        root: the folder that holds a named data set, or that an index's files are relative to.
-        on_corrupt: what to do about image files that cannot be read: ``refuse`` when one is met,
-            or check them all now and ``skip`` those.
-        download: fetch a named data set that is not on this machine.
+        root: the folder of a named data set, or the folder to which files in an index are relative.
+        on_corrupt: with ``refuse`` an image that cannot be read is an error when it is read; with
+            ``skip`` all images are checked now, and those are left out.
+        download: whether to download a named data set that is not on this machine.
         progress: called with (done so far, in all): bytes of a download, or images checked.
 
     Raises:
-        DataError: the data set is missing, damaged or at odds with itself.
-        DownloadError: it cannot be fetched.
-        ArgumentError: an option that this kind of data set does not take.
+        DataError: the data set is missing, damaged or inconsistent.
+        DownloadError: the data set cannot be downloaded.
+        ArgumentError: an argument does not apply to this kind of data set.
     """
     folder = None if root is None else Path(root).expanduser()
     if name_or_path in DATASET_NAMES:
         if folder is not None and not folder.is_dir():
-            raise DataError(f"{folder} is no folder. Give the one that holds {name_or_path}.")
+            raise DataError(f"{folder} is not a folder. Give the folder of {name_or_path}.")
         if name_or_path == "digits":
             if folder is not None:
-                raise ArgumentError("The digits come with scikit-learn. Leave the root out.")
+                raise ArgumentError("The digits come with scikit-learn. Omit `root`.")
             return load_digits(split=split, geometry=geometry)
         if name_or_path == "cifar-10":
             return load_cifar10(
@@ -83,12 +83,12 @@ def load_dataset(
             progress=progress,
         )
     if folder is not None:
-        raise ArgumentError("A root goes with a named data set or an index. Leave it out.")
+        raise ArgumentError("`root` applies only to named data sets and indexes. Omit it.")
     if not path.is_dir():
         close = difflib.get_close_matches(name_or_path, DATASET_NAMES, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
         raise DataError(
-            f"No data set is named {name_or_path!r}, and it is no folder. {hint}Give one of "
+            f"No data set is named {name_or_path!r}, and it is not a folder. {hint}Give one of "
             f"{', '.join(DATASET_NAMES)}, a folder with train/CLASS/IMAGE, or an index .csv."
         )
     return load_image_folder(

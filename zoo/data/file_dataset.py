@@ -1,13 +1,13 @@
 """A data set of image files, decoded as they are read.
 
-Shapes: n images read at once, C channels, h and w the geometry's height and width.
+Shapes: n images read together, C channels, h and w the geometry's height and width.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -31,9 +31,9 @@ OnCorrupt = Literal["refuse", "skip"]
 #: Called with (images checked so far, images in all).
 Progress = Callable[[int, int], None]
 
-#: Threads that check images: a decoder lets the others run.
+#: Threads that check images; decoders release the interpreter lock.
 _LARGEST_NUM_THREADS = 16
-#: Images between two reports of progress.
+#: Images between two calls of the progress callback.
 _REPORT_EVERY = 100
 
 
@@ -41,25 +41,48 @@ class FileDataset(Dataset):
     """Images of any sizes in files, decoded on demand.
 
     Args:
-        root: the folder that ``paths`` and messages start at.
-        paths: of the images, with ``/``, relative to ``root``.
-        facts: what to keep about the data beside the paths' own sha256.
-        arguments: the other ones of :class:`~dlzoo.zoo.data.dataset.Dataset`.
+        root: folder to which ``paths`` are relative.
+        paths: paths of the images, with ``/``.
+        name: name of the data set.
+        split: ``train``, ``test``, …
+        class_names: names of the classes, in the order of the outputs.
+        targets: int64 [N], or float32 [N, K] of 0 and 1 if an image can have several labels.
+        geometry: how images become [C, h, w] pixels.
+        facts: further facts to record about the data, besides the sha256 of the paths.
+        skipped: images left out because they cannot be read.
     """
 
     def __init__(
-        self, root: Path, paths: Sequence[str], *, facts: dict[str, Any], **arguments: Any
+        self,
+        root: Path,
+        paths: Sequence[str],
+        *,
+        name: str,
+        split: str,
+        class_names: Sequence[str],
+        targets: Tensor,
+        geometry: Geometry,
+        facts: Mapping[str, Any],
+        skipped: Sequence[SkippedImage] = (),
     ) -> None:
-        # One block of memory, which worker processes share: counting the references to a million
-        # strings would copy them.
+        # One block of memory, which worker processes share: reference counts of a million strings
+        # would make each worker copy them.
         self._paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
         self._root = root
         listing = hashlib.sha256(b"\n".join(self._paths.tolist())).hexdigest()
-        super().__init__(facts={**facts, "listing_sha256": listing}, **arguments)
+        super().__init__(
+            name=name,
+            split=split,
+            class_names=class_names,
+            targets=targets,
+            geometry=geometry,
+            facts={**facts, "listing_sha256": listing},
+            skipped=skipped,
+        )
         assert len(paths) == len(self.targets)
 
     def path(self, index: int) -> str:
-        """Where an image lies in the data set's folder."""
+        """The path of an image within the data set's folder."""
         return os.fsdecode(self._paths[index])
 
     def read(self, indices: Sequence[int], window: Window | None = None) -> Tensor:
@@ -77,7 +100,7 @@ class FileDataset(Dataset):
                     pixels_nhwC[k] = resize_window(image, part, self.geometry)
             except ImageError as error:
                 raise DataError(
-                    f'{error} Or leave such images out with on_corrupt = "skip".'
+                    f'{error} Or leave out such images with `on_corrupt="skip"`.'
                 ) from None
         return torch.from_numpy(pixels_nhwC).permute(0, 3, 1, 2).contiguous()
 
@@ -90,9 +113,9 @@ def find_unreadable(
     geometry: Geometry,
     progress: Progress | None = None,
 ) -> tuple[SkippedImage, ...]:
-    """Decode every image once, and give those that cannot be."""
+    """Decode every image once, and return those that cannot be decoded."""
 
-    def wrong_with(path: str) -> str | None:
+    def reason_against(path: str) -> str | None:
         called = _name_of(path, name)
         try:
             image = open_image(root / path, geometry.color, name=called)
@@ -104,7 +127,7 @@ def find_unreadable(
     num_threads = min(os.cpu_count() or 1, _LARGEST_NUM_THREADS)
     skipped = []
     with decoder_warnings(), ThreadPoolExecutor(num_threads) as pool:
-        for k, reason in enumerate(pool.map(wrong_with, paths)):
+        for k, reason in enumerate(pool.map(reason_against, paths)):
             if reason is not None:
                 skipped.append(SkippedImage(paths[k], reason))
             if progress is not None and ((k + 1) % _REPORT_EVERY == 0 or k + 1 == len(paths)):
@@ -113,5 +136,5 @@ def find_unreadable(
 
 
 def _name_of(path: str, dataset_name: str) -> str:
-    """What messages call an image."""
+    """The name of an image in messages."""
     return f"{path} of {dataset_name}"

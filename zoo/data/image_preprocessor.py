@@ -1,8 +1,8 @@
-"""Resize, crop, scale and normalize as a module that exports into the model's own graph.
+"""Resizing, cropping, scaling and normalizing as a module, exported within the model's graph.
 
 Shapes: N batch, H and W image height and width, C channels, h and w the network's height and
-width, O positions along an axis of the output, I pixels of the input that they are made of,
-M = N * C planes, L = N * C * I lines.
+width, O positions along an axis of the output, I pixels of the input from which they are
+computed, M = N * C planes, L = N * C * I lines.
 """
 
 from __future__ import annotations
@@ -18,43 +18,42 @@ from dlzoo.zoo.registry import Preprocessing
 #: Pillow resamples 8-bit images in fixed point with this many fractional bits.
 #: Source: Pillow, ``Resample.c``, ``PRECISION_BITS = 32 - 8 - 2``.
 _COEFFICIENT_BITS = 22
-#: Half of them: a coefficient is ``high * 2^11 + low``, and both are exact in 11 bits.
+#: Half of these: a coefficient is ``high * 2^11 + low``, and both fit 11 bits exactly.
 _HALF = float(2 ** (_COEFFICIENT_BITS // 2))
 
-#: Radius of each filter in pixels of the coarser grid.
+#: Radius of each filter, in pixels of the coarser grid.
 _FILTER_RADIUS = {"bilinear": 1, "bicubic": 2}
 
-#: Windows along a row. Each is one matrix product over the pixels it needs instead of the
-#: whole row, and some 25 nodes more. 12 megapixels took 235 ms of one core with one window,
-#: 115 with 4 and 79 with 8 (Pillow: 79); photos of 0.1 megapixels took 4 to 5 with any.
+#: Windows along a row. Each is one matrix product over only the pixels it needs, and about 25
+#: more nodes. 12 megapixels took 235 ms of one core with one window, 115 with 4 and 79 with 8
+#: (Pillow: 79); photos of 0.1 megapixels took 4 to 5 with any number.
 _NUM_WINDOWS = 4
 
 
 class ImagePreprocessor(nn.Module):
-    """Turn 8-bit images of any size into the network's input, with Pillow's own pixels.
+    """Turn 8-bit images of any size into the network's input, with exactly Pillow's pixels.
 
     ``x = (crop(resize(image)) / 255 - mean) / std``
 
     The shorter side becomes ``resize_size`` and the longer one keeps the aspect ratio, rounded
-    down; the middle is cut out, and padded with 0 where the image is smaller. Without a
-    ``resize_size`` the image is squeezed to ``crop_size``. Resizing is antialiased: the
-    filter's radius grows with the reduction. Rows are resized before columns. (Pillow 13 takes
-    the columns of some tall images first, Pillow up to 12 never does.)
+    down; the centre is cropped, and padded with 0 where the image is smaller. Without a
+    ``resize_size`` the image is squeezed to ``crop_size``. Resizing is antialiased: the radius of
+    the filter grows with the reduction. Rows are resized before columns. (Pillow 13 resizes the
+    columns of some tall images first, Pillow up to 12 never does.)
 
     Each axis is resampled by a matrix that is computed from the image's shape. Its entries are
-    the 22-bit fixed-point numbers that Pillow uses, split in two halves of 11 bits, so that
-    every product and sum is a whole number that float32 (and TF32) holds exactly: the pixels
-    are equal to Pillow's, whatever computes them and in whatever order. (Sums of the lower
-    half are certain to be exact up to a 32-fold reduction, 16-fold for bicubic.) Only the
-    pixels that survive the crop are computed. ONNX ``Resize`` with ``antialias=1`` differs
-    from Pillow by up to 2 levels instead.
+    Pillow's 22-bit fixed-point numbers, split into two halves of 11 bits, so that every product
+    and sum is a whole number that float32 (and TF32) represents exactly: the pixels equal
+    Pillow's, on any hardware and in any order of summation. (Sums of the lower half are certain to
+    be exact up to a 32-fold reduction, 16-fold for bicubic.) Only pixels within the crop are
+    computed. ONNX ``Resize`` with ``antialias=1`` differs from Pillow by up to 2 levels.
 
     **Source**: Pillow, ``Resample.c``; torchvision, ``transforms/functional.py`` (sizes, crop).
 
     **Shape**: uint8 [N, H, W, C], H and W at least 1, to [N, C, h, w] in the type of ``mean``;
     C is 3 (RGB) or 1 (colour "L": the caller converts to grey levels).
 
-    **ONNX**: some 250 nodes of opset 18, without ``Resize``: the coefficients in float64 (Range,
+    **ONNX**: about 250 nodes of opset 18, without ``Resize``: the coefficients in float64 (Range,
     Floor, ...) from scalar arithmetic on the shape, then a Gather, and Slice, Cast, MatMul for
     each window. N, H and W can be dynamic.
     """
@@ -73,13 +72,13 @@ class ImagePreprocessor(nn.Module):
         """Prepare a batch of images of one size.
 
         Raises:
-            ArgumentError: ``image_NHWC`` is of another type or shape.
+            ArgumentError: ``image_NHWC`` has the wrong type or shape.
         """
         if image_NHWC.dtype != torch.uint8 or image_NHWC.shape[3:] != (self.num_channels,):
             raise ArgumentError(
-                f"The image is {str(image_NHWC.dtype).removeprefix('torch.')} "
+                f"`image_NHWC` got {str(image_NHWC.dtype).removeprefix('torch.')} "
                 f"{list(image_NHWC.shape)}, expected uint8 [N, H, W, {self.num_channels}]. "
-                "Give the pixels as they were decoded, colours last."
+                "Give the decoded pixels, with the channels last."
             )
         num_images, height, width, num_channels = image_NHWC.shape
         crop_height, crop_width = self.preprocessing.crop_size
@@ -88,8 +87,8 @@ class ImagePreprocessor(nn.Module):
         rows = _Axis(height, resized_height, crop_height, self.preprocessing, device)
         columns = _Axis(width, resized_width, crop_width, self.preprocessing, device)
 
-        # Horizontally first, and only the rows that the vertical pass needs. They are gathered
-        # and not sliced: torch.export cannot tell the length of a slice between symbols.
+        # Rows first, and only those that the vertical pass needs. They are gathered rather than
+        # sliced, because torch.export cannot derive the length of a slice between symbols.
         row_start, row_matrix_IO = rows.windows(1)[0]
         row_length = row_matrix_IO.shape[0]
         image_NIWC = image_NHWC.index_select(
@@ -115,11 +114,11 @@ class ImagePreprocessor(nn.Module):
 
 
 class _Axis:
-    """How one axis of an image is resampled and cropped.
+    """Resampling and cropping along one axis of an image.
 
-    The sizes are Python integers or the symbols of ``torch.export``. Their arithmetic stays in
-    whole numbers, and numerators of ``//`` and ``%`` are never negative: there ONNX's ``Div``
-    rounds towards zero and Python towards minus infinity.
+    Sizes are Python integers or symbols of ``torch.export``. Arithmetic stays in whole numbers,
+    and numerators of ``//`` and ``%`` are never negative, since for those ONNX's ``Div`` rounds
+    towards zero but Python towards minus infinity.
     """
 
     def __init__(
@@ -143,8 +142,8 @@ class _Axis:
         shortest = preprocessing.resize_size
         self.may_need_padding = shortest is not None and shortest < crop_size
         excess = resized_size - crop_size
-        #: The crop's first position, in resized pixels: excess / 2, a half to the even number
-        #: above 0 and away from 0 below, where torchvision pads.
+        #: First position of the crop, in resized pixels: excess / 2, with halves rounded to the even
+        #: number above 0 and away from 0 below, where torchvision pads.
         if self.may_need_padding:
             surplus, missing = _larger(excess, 0), _larger(-excess, 0)
             self.crop_start = surplus // 2 + surplus % 4 // 3 - missing // 2
@@ -152,15 +151,15 @@ class _Axis:
             self.crop_start = excess // 2 + excess % 4 // 3
 
     def windows(self, num_windows: int) -> list[tuple[int, Tensor]]:
-        """Cut the crop into windows, each made of the pixels that it needs.
+        """Split the crop into windows, each computed from only the pixels that it needs.
 
         Returns:
             For each window its first pixel and the matrix [I, 2 * O] that turns I pixels into O
-            positions, the coefficients' higher halves beside their lower ones.
+            positions, with the higher halves of the coefficients beside the lower ones.
         """
         count = -(-self.crop_size // num_windows)
         positions = range(0, self.crop_size, count)
-        # What the filter touches: from the first position's centre minus the radius to the
+        # The pixels under the filter: from the first position's centre minus the radius to the
         # last one's plus the radius, rounded outwards.
         length = _smaller(
             self.size,
@@ -172,20 +171,20 @@ class _Axis:
             [self._scalar(start).expand(n) for start, n in zip(starts, counts, strict=True)]
         )
         high_IO, low_IO = self._coefficients(start_O, length)
-        # Slices, here and below: what split() becomes in opset 18 has no form in opset 17.
+        # Slices, here and below: opset 17 has no form of what split() becomes in opset 18.
         parts = [slice(o, o + n) for o, n in zip(positions, counts, strict=True)]
         matrices = [torch.cat([high_IO[:, part], low_IO[:, part]], dim=1) for part in parts]
         return list(zip(starts, matrices, strict=True))
 
     def _first_pixel(self, position: int, length: int) -> int:
-        """The first pixel that the filter touches, so early that ``length`` pixels follow."""
+        """The first pixel under the filter, at most so large that ``length`` pixels follow."""
         numerator = (
             (2 * position + 1) * self.size - 2 * self.radius_numerator + self.resized_size
         )
         return _smaller(_larger(numerator, 0) // (2 * self.resized_size), self.size - length)
 
     def _coefficients(self, start_O: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Pillow's coefficients in its own order of float64 operations, as two halves.
+        """Pillow's coefficients, with float64 operations in its own order, as two halves.
 
         ``w[i, o] = f((i - center[o] + 0.5) / max(scale, 1))``, divided by its sum over i,
         with ``center[o] = (o + 0.5) * scale``; then ``round(w * 2^22) = high * 2^11 + low``.
@@ -204,7 +203,7 @@ class _Axis:
             is_inside_O = (position_O >= 0) & (position_O < self._scalar(self.resized_size))
             weight_IO = torch.where(is_inside_O, weight_IO, 0.0)
         scaled_IO = weight_IO * 2.0**_COEFFICIENT_BITS
-        if self.is_bicubic:  # a half is rounded away from 0
+        if self.is_bicubic:  # halves are rounded away from 0
             fixed_IO = torch.sign(scaled_IO) * torch.floor(scaled_IO.abs() + 0.5)
         else:
             fixed_IO = torch.floor(scaled_IO + 0.5)
@@ -220,12 +219,12 @@ class _Axis:
 
 
 def _smaller(a: int, b: int) -> int:
-    """``min`` that also takes the symbols of ``torch.export``."""
+    """``min`` that also accepts symbols of ``torch.export``."""
     return cast(int, torch.sym_min(a, b))  # type: ignore[no-untyped-call]
 
 
 def _larger(a: int, b: int) -> int:
-    """``max`` that also takes the symbols of ``torch.export``."""
+    """``max`` that also accepts symbols of ``torch.export``."""
     return cast(int, torch.sym_max(a, b))  # type: ignore[no-untyped-call]
 
 

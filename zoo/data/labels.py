@@ -8,16 +8,16 @@ from importlib.resources import files
 
 @cache
 def load_labels(name: str) -> tuple[str, ...]:
-    """The names of a label set, one for each output.
+    """The class names of a label set, one for each output.
 
-    - ``imagenet1k``: the 1000 classes of ILSVRC 2012 in the order of their WordNet ids, which
-      is that of every published ImageNet model.
+    - ``imagenet1k``: the 1000 classes of ILSVRC 2012 in the order of their WordNet ids, as in
+      every published ImageNet model.
     - ``mnist``: the ten digits.
     - ``cifar10``: the ten classes of CIFAR-10.
 
     **Source** ImageNet (Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition
-    Challenge"); the names are those of WordNet's synsets in the wording of torchvision
-    (``torchvision/models/_meta.py``), which tells the bird ("crane bird") from the machine.
+    Challenge"); the names are WordNet's synsets as worded by torchvision
+    (``torchvision/models/_meta.py``), which distinguishes the bird ("crane bird") from the machine.
 
     >>> load_labels("imagenet1k")[285]
     'Egyptian cat'

@@ -1,4 +1,4 @@
-"""How pixels from 0 to 1 become the network's input, fitted to the training images.
+"""Normalization of pixels from 0 to 1 into the network's input, fitted to the training images.
 
 Shape legend: N images, C channels, H and W height and width, D = C * H * W.
 """
@@ -25,26 +25,26 @@ from dlzoo.zoo.data.pixel_statistics import ChannelHistogram, PixelCovariance, c
 from dlzoo.zoo.registry import Preprocessing
 from dlzoo.zoo.settings import Settings
 
-#: Served preprocessing takes no smaller one (pixels are a 255th apart).
+#: The smallest standard deviation in served preprocessing (pixels are 1/255 apart).
 _SMALLEST_STD = 1e-6
 
 
 @dataclass(frozen=True)
 class FittedNormalization:
-    """A shift and a scale of each channel, and what comes behind them.
+    """A shift and a scale of each channel, and an optional layer after them.
 
-    ``z = layer((x - mean) / std)`` with x from 0 to 1. ``mean`` and ``std`` are those of a
-    card's :class:`~dlzoo.zoo.registry.Preprocessing`; ``layer`` is a part of the exported graph.
+    ``z = layer((x - mean) / std)`` with x from 0 to 1. ``mean`` and ``std`` become those of a
+    card's :class:`~dlzoo.zoo.registry.Preprocessing`; ``layer`` is part of the exported graph.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layer: nn.Module | None = None
-    #: What a person should know about the fit.
+    #: Notes on the fit for the user.
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __call__(self, x_NCHW: Tensor) -> Tensor:
-        """Normalize images, in float32 as serving does; the number of threads does not matter.
+        """Normalize images in float32, as serving does; the number of threads has no effect.
 
         **Shape**: float32 [N, C, H, W] from 0 to 1, to the same shape.
         """
@@ -59,7 +59,7 @@ class FittedNormalization:
         return whitened
 
     def state(self) -> dict[str, Tensor]:
-        """Everything, as tensors for a safetensors file."""
+        """All numbers, as tensors for a safetensors file."""
         tensors = {
             "mean": torch.tensor(self.mean, dtype=torch.float64),
             "std": torch.tensor(self.std, dtype=torch.float64),
@@ -70,10 +70,10 @@ class FittedNormalization:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> FittedNormalization:
-        """The normalization that :meth:`state` describes.
+        """The normalization with the numbers that :meth:`state` returned.
 
         Raises:
-            CheckpointMismatchError: the tensors are of something else.
+            CheckpointMismatchError: the tensors are not those of a normalization.
         """
         names = sorted(state)
         layers: dict[tuple[str, ...], nn.Module | None] = {(): None}
@@ -88,7 +88,7 @@ class FittedNormalization:
         kind = tuple(name for name in names if name not in ("mean", "std"))
         if kind not in layers or not {"mean", "std"} <= set(names):
             raise CheckpointMismatchError(
-                f"A normalization has the tensors {', '.join(names) or 'none'}; expected mean, "
+                f"A normalization got the tensors {', '.join(names) or 'none'}; expected mean, "
                 "std, and layer.minimum_std, or layer.offset and layer.weight, or neither."
             )
         mean, std = (tuple(state[name].double().tolist()) for name in ("mean", "std"))
@@ -96,30 +96,30 @@ class FittedNormalization:
 
 
 class _Normalization(Settings):
-    """A kind of normalization, to be fitted."""
+    """A kind of normalization, before it is fitted."""
 
     @abstractmethod
     def fit(
         self, images: Iterable[Tensor], *, preprocessing: Preprocessing | None = None
     ) -> FittedNormalization:
-        """Take from the training images what the normalization needs, in one pass.
+        """Fit the normalization to the training images, in one pass.
 
-        The result is the same for any order and size of the batches and any number of threads.
+        The result does not depend on the order and size of the batches or the number of threads.
 
         Args:
-            images: batches, uint8 [N, C, H, W], in the geometry of training. Only the first one
-                is read where nothing is fitted.
-            preprocessing: the card's own, which only ``card`` needs.
+            images: batches, uint8 [N, C, H, W], in the geometry of training. If there is nothing to
+                fit, only the first one is read.
+            preprocessing: the model card's preprocessing, which only ``card`` needs.
 
         Raises:
-            ArgumentError: there are no images, or they do not fit.
+            ArgumentError: there are no images, or they do not fit the normalization.
         """
 
 
 class MeanStd(_Normalization):
     """Mean 0 and standard deviation 1 in each channel: ``(x - mean) / std`` over all images.
 
-    A constant channel is shifted to 0 and not scaled, with a note.
+    A constant channel is shifted to 0 and not scaled, which is noted.
 
     **Source**: LeCun et al. 1998, "Efficient BackProp", section 4.3.
     """
@@ -135,10 +135,10 @@ class MeanStd(_Normalization):
 
 
 class MinMax(_Normalization):
-    """From 0 to 1 in each channel: ``(x - min) / (max - min)`` over all images.
+    """Range from 0 to 1 in each channel: ``(x - min) / (max - min)`` over all images.
 
-    A constant channel is shifted to 0 and not scaled, with a note. Images that were not fitted
-    to may leave the range.
+    A constant channel is shifted to 0 and not scaled, which is noted. Images that were not
+    used in fitting may leave the range.
     """
 
     name: Literal["min-max"] = "min-max"
@@ -161,19 +161,19 @@ class PerImage(_Normalization):
 
     name: Literal["per-image"] = "per-image"
     minimum_std: float = Field(default=1 / 255, gt=0, le=1)
-    """Images of less contrast than this are not brought to 1; black to white is 1."""
+    """Smallest standard deviation to divide by, where black is 0 and white is 1."""
 
     def fit(
         self, images: Iterable[Tensor], *, preprocessing: Preprocessing | None = None
     ) -> FittedNormalization:
-        """Count the channels."""
+        """Find the number of channels; nothing is fitted."""
         layer = PerImageStandardization(self.minimum_std)
         return _unchanged(images, layer)
 
 
 class _WhiteningNormalization(_Normalization):
     epsilon: float = Field(default=0.01, gt=0)
-    """Added to the variance of each direction; 1 is the mean variance of a pixel."""
+    """Added to the variance of each direction; the mean variance of a pixel is 1."""
 
     def _fit(
         self, images: Iterable[Tensor], kind: Literal["zca", "pca"]
@@ -195,10 +195,10 @@ class _WhiteningNormalization(_Normalization):
 
 
 class ZCA(_WhiteningNormalization):
-    """Whiten the images and leave them as near to themselves as that allows.
+    """Whiten the images while keeping them as close to the originals as possible.
 
     ``z = U diag((l + epsilon)^-1/2) U^T (x - mean)`` with ``U diag(l) U^T`` the covariance of
-    all C * H * W values of the training images, after channels are brought to mean 0 and
+    all C * H * W values of the training images, after channels are scaled to mean 0 and
     standard deviation 1. See :func:`~dlzoo.zoo.data.normalization_layers.whitening_matrix`.
     """
 
@@ -207,15 +207,15 @@ class ZCA(_WhiteningNormalization):
     def fit(
         self, images: Iterable[Tensor], *, preprocessing: Preprocessing | None = None
     ) -> FittedNormalization:
-        """Fit to the training images, at most 4096 values each."""
+        """Fit to training images with at most 4096 values each."""
         return self._fit(images, "zca")
 
 
 class PCA(_WhiteningNormalization):
     """Whiten the images into their principal components, the strongest first.
 
-    As ``zca`` without the last turn back into an image: what stands in row-major order in
-    [C, H, W] are components, not pixels. For networks without convolutions.
+    As ``zca`` without the rotation back into an image: [C, H, W] holds components in row-major
+    order instead of pixels. For networks without convolutions.
     """
 
     name: Literal["pca"] = "pca"
@@ -223,42 +223,42 @@ class PCA(_WhiteningNormalization):
     def fit(
         self, images: Iterable[Tensor], *, preprocessing: Preprocessing | None = None
     ) -> FittedNormalization:
-        """Fit to the training images, at most 4096 values each."""
+        """Fit to training images with at most 4096 values each."""
         return self._fit(images, "pca")
 
 
 class CardNormalization(_Normalization):
-    """The model card's own mean and standard deviation, e.g. of published weights."""
+    """The mean and standard deviation on the model card, e.g. those of published weights."""
 
     name: Literal["card"] = "card"
 
     def fit(
         self, images: Iterable[Tensor], *, preprocessing: Preprocessing | None = None
     ) -> FittedNormalization:
-        """Take the card's numbers."""
+        """Take the numbers of the card."""
         if preprocessing is None:
             raise ArgumentError(
-                "Normalization 'card' needs a model of the zoo, this one has no card. "
+                "Normalization 'card' needs a model of the zoo, but this one has no card. "
                 "Choose another normalization, e.g. 'mean-std'."
             )
         num_channels = _num_channels(images)
         if len(preprocessing.mean) != num_channels:
             raise ArgumentError(
-                f"Normalization 'card' has {len(preprocessing.mean)} channels, the images have "
+                f"Normalization 'card' has {len(preprocessing.mean)} channels, but the images have "
                 f"{num_channels}. Choose another normalization, e.g. 'mean-std'."
             )
         return FittedNormalization(preprocessing.mean, preprocessing.std)
 
 
 class NoNormalization(_Normalization):
-    """Pixels from 0 to 1 as they are."""
+    """Unchanged pixels from 0 to 1."""
 
     name: Literal["none"] = "none"
 
     def fit(
         self, images: Iterable[Tensor], *, preprocessing: Preprocessing | None = None
     ) -> FittedNormalization:
-        """Count the channels."""
+        """Find the number of channels; nothing is fitted."""
         return _unchanged(images, None)
 
 
@@ -269,10 +269,10 @@ Normalization = Annotated[
 
 
 def _scaled(mean: tuple[float, ...], std: tuple[float, ...]) -> FittedNormalization:
-    """Shift and scale, but do not scale what is constant."""
+    """A shift and a scale, except for constant channels, which are only shifted."""
     notes = tuple(
         f"Channel {number} is {value:.4g} in every pixel of the training images: "
-        "it is shifted to 0 and not scaled."
+        "it is shifted to 0 but not scaled."
         for number, (value, width) in enumerate(zip(mean, std, strict=True))
         if width < _SMALLEST_STD
     )

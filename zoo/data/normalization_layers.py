@@ -1,6 +1,6 @@
-"""Normalizations that are more than a shift and a scale of each channel, as modules.
+"""Normalizations beyond a shift and a scale of each channel, as modules.
 
-They run behind ``(pixel / 255 - mean) / std``, in training and in the exported graph.
+They run after ``(pixel / 255 - mean) / std``, in training and in the exported graph.
 
 Shape legend: N images, C channels, H and W height and width, D = C * H * W.
 """
@@ -19,9 +19,9 @@ from dlzoo.errors import ArgumentError
 
 
 class PerImageStandardization(nn.Module):
-    """Bring each image to mean 0 and standard deviation 1: ``(x - m) / max(s, minimum_std)``.
+    """Standardize each image to mean 0 and standard deviation 1: ``(x - m) / max(s, minimum_std)``.
 
-    m and s are over all values of the image, s over D, not D - 1. An image of one colour
+    m and s are over all D values of the image; s divides by D, not D - 1. An image of one colour
     becomes 0.
 
     **Source**: TensorFlow, ``tf.image.per_image_standardization`` (there the smallest s is
@@ -48,7 +48,7 @@ class PerImageStandardization(nn.Module):
 class Whitening(nn.Module):
     """Decorrelate all values of an image: ``z = W (x - offset)``, x as a vector of D values.
 
-    **Shape**: [N, C, H, W] with C * H * W = D, to the same.
+    **Shape**: [N, C, H, W] with C * H * W = D, to the same shape.
 
     **ONNX**: Reshape, Sub, Gemm, Reshape.
     """
@@ -69,7 +69,7 @@ class Whitening(nn.Module):
         """
         if x_NCHW[0].numel() != len(self.offset):
             raise ArgumentError(
-                f"An image has {list(x_NCHW.shape[1:])} = {x_NCHW[0].numel()} values, the "
+                f"An image has {list(x_NCHW.shape[1:])} = {x_NCHW[0].numel()} values, but the "
                 f"whitening was fitted to {len(self.offset)}. Give images of the size it was "
                 "fitted to."
             )
@@ -80,11 +80,11 @@ class Whitening(nn.Module):
 def whitening_matrix(
     covariance_DD: Tensor, epsilon: float, kind: Literal["zca", "pca"]
 ) -> Tensor:
-    """The matrix that makes a covariance the identity, but for ``epsilon``.
+    """The matrix that turns a covariance into the identity, up to ``epsilon``.
 
     With ``covariance = U diag(l) U^T``: PCA ``W = diag((l + epsilon)^-1/2) U^T``, ZCA ``U`` times
-    that. A direction of variance l has ``l / (l + epsilon)`` afterwards. PCA's rows stand by
-    falling l, each with its largest entry positive.
+    that. A direction of variance l has ``l / (l + epsilon)`` afterwards. PCA's rows are in order
+    of decreasing l, each with its largest entry positive.
 
     **Source**: Bell and Sejnowski 1997, "The 'Independent Components' of Natural Scenes are Edge
     Filters", section 2 (ZCA); Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny
@@ -102,7 +102,7 @@ def whitening_matrix(
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Compute on one thread: sums of rounded numbers come out the same on any machine's cores."""
+    """Compute on one thread, so that rounded sums do not depend on the number of cores."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,7 @@
 """Exact statistics of 8-bit images, in one pass.
 
-All sums are sums of whole numbers that are held exactly, so the order of the images, the size
-of the batches and the number of threads change nothing.
+All sums are sums of whole numbers that are represented exactly, so the order of the images, the
+size of the batches and the number of threads have no effect.
 
 Shape legend: N images, C channels, H and W height and width, D = C * H * W.
 """
@@ -18,15 +18,15 @@ from dlzoo.errors import ArgumentError
 
 #: Rows of a float32 matrix product whose sums are exact: 256 * 255^2 < 2^24.
 _EXACT_ROWS = 256
-#: The most values of an image that whitening takes: a matrix of 4096 x 4096 float32 numbers is
-#: 64 MiB of a bundle; fitting holds eight times as much.
+#: The largest number of values per image for whitening: a matrix of 4096 x 4096 float32 numbers
+#: takes 64 MiB in a bundle; fitting needs eight times as much.
 MAX_WHITENED_VALUES = 4096
 
 
 class ChannelHistogram:
-    """How often each of the 256 levels occurs in each channel.
+    """Counts of the 256 levels in each channel.
 
-    Everything about single pixels follows from it: with ``h[v]`` pixels of level v, n in all,
+    All statistics of single pixels follow from it: with ``h[v]`` pixels of level v, n in all,
     ``mean = sum v h[v] / n``, ``std = sqrt(n sum v^2 h[v] - (sum v h[v])^2) / n``; divided by 255.
     """
 
@@ -37,7 +37,7 @@ class ChannelHistogram:
             images: batches, uint8 [N, C, H, W].
 
         Raises:
-            ArgumentError: there are none, or they are of another type or differ in channels.
+            ArgumentError: there are no images, or their type or number of channels differs.
         """
         counts: Tensor | None = None
         for batch in checked_batches(images):
@@ -49,42 +49,42 @@ class ChannelHistogram:
             )
             counts = added if counts is None else counts + added
         assert counts is not None
-        #: Pixels of each level, C lists of 256.
+        #: Number of pixels of each level: C lists of 256.
         self.counts: list[list[int]] = counts.tolist()
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Each channel's mean, 0 to 1."""
+        """Mean of each channel, 0 to 1."""
         return tuple(_sum(h, 1) / (255 * sum(h)) for h in self.counts)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Each channel's standard deviation (over n, not n - 1), 0 to 1/2."""
+        """Standard deviation of each channel (over n, not n - 1), 0 to 1/2."""
         return tuple(_std(sum(h), _sum(h, 1), _sum(h, 2)) for h in self.counts)
 
     @property
     def bounds(self) -> tuple[tuple[float, float], ...]:
-        """Each channel's smallest and largest value, 0 to 1."""
+        """Smallest and largest value of each channel, 0 to 1."""
         levels = [[v for v, count in enumerate(h) if count] for h in self.counts]
         return tuple((present[0] / 255, present[-1] / 255) for present in levels)
 
 
 class PixelCovariance:
-    """Mean and covariance of all D values of an image with each other.
+    """Mean of each of an image's D values, and their covariance.
 
     ``mean = s / n``, ``covariance = (n G - s s^T) / n^2`` with ``s = sum x`` and ``G = sum x x^T``
     of the levels as whole numbers; divided by 255 and 255^2. (s and G are exact up to 10^11
-    images, n G and s s^T up to 370 000; beyond, they are rounded once.)
+    images, n G and s s^T up to 370 000; with more images they are rounded once.)
     """
 
     def __init__(self, images: Iterable[Tensor]) -> None:
-        """Sum up.
+        """Accumulate the sums.
 
         Args:
             images: batches, uint8 [N, C, H, W], all of one size.
 
         Raises:
-            ArgumentError: there are none, they are of another type, differ in size, or are too
+            ArgumentError: there are no images, their type or size differs, or they are too
                 large for a matrix.
         """
         self.num_images = 0
@@ -98,7 +98,7 @@ class PixelCovariance:
                 products = torch.zeros(num_values, num_values, dtype=torch.float64)
             elif rows_ND.shape[1] != len(total):
                 raise ArgumentError(
-                    f"An image has {rows_ND.shape[1]} values, those before it {len(total)}: "
+                    f"An image has {rows_ND.shape[1]} values, but those before it have {len(total)}: "
                     "whitening needs images of one size."
                 )
             self.num_images += len(batch)
@@ -111,7 +111,7 @@ class PixelCovariance:
         count = self.num_images * len(total) // num_channels
         by_channel = total.reshape(num_channels, -1).sum(1).tolist()
         squares = products.diagonal().reshape(num_channels, -1).sum(1).long().tolist()
-        #: Each channel's, as :class:`ChannelHistogram` has them.
+        #: Each channel's standard deviation, as in :class:`ChannelHistogram`.
         self.channel_mean = tuple(s / (255 * count) for s in by_channel)
         self.channel_std = tuple(
             _std(count, s, q) for s, q in zip(by_channel, squares, strict=True)
@@ -125,23 +125,23 @@ class PixelCovariance:
 
 
 def checked_batches(images: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield the batches that hold images, each checked.
+    """Yield the batches that are not empty, each checked.
 
     Raises:
-        ArgumentError: there are none, or they are of another type or differ in channels.
+        ArgumentError: there are no images, or their type or number of channels differs.
     """
     num_channels: int | None = None
     for batch in images:
         if batch.dtype != torch.uint8 or batch.dim() != 4:
             raise ArgumentError(
-                f"Images to fit a normalization are {str(batch.dtype).removeprefix('torch.')} "
+                f"`images` got {str(batch.dtype).removeprefix('torch.')} "
                 f"{list(batch.shape)}, expected uint8 [N, C, H, W]."
             )
         if batch.numel() == 0:
             continue
         if num_channels not in (None, batch.shape[1]):
             raise ArgumentError(
-                f"An image has {batch.shape[1]} channels, those before it {num_channels}. "
+                f"An image has {batch.shape[1]} channels, but those before it have {num_channels}. "
                 "Read all of them as RGB, or all as L."
             )
         num_channels = batch.shape[1]
@@ -154,8 +154,8 @@ def _refuse_large(batch: Tensor, num_values: int) -> None:
     if num_values > MAX_WHITENED_VALUES:
         raise ArgumentError(
             f"Whitening got images of {list(batch.shape[1:])} = {num_values} values, expected "
-            f"at most {MAX_WHITENED_VALUES}: its matrix has the square of that. Train on smaller "
-            "images, or choose normalization 'mean-std' or 'per-image'."
+            f"at most {MAX_WHITENED_VALUES}: the size of its matrix is the square of that. Train on "
+            "smaller images, or choose normalization 'mean-std' or 'per-image'."
         )
 
 

@@ -1,6 +1,6 @@
-"""How images are prepared for the zoo's networks: one constant a recipe.
+"""Preprocessing of images for the zoo's networks: one constant per recipe.
 
-A card names one of these; published weights that were trained otherwise name another.
+A card has one of these; published weights that were trained differently have another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _imagenet(crop_size: int, *, resize_size: int) -> Preprocessing:
     )
 
 
-#: The shorter side to 256, the middle 224 x 224 of it. Source: torchvision's
+#: Shorter side 256, centre crop 224 x 224. Source: torchvision's
 #: ``IMAGENET1K_V1`` weights of AlexNet, VGG, GoogLeNet, ResNet, MobileNetV2, SqueezeNet,
 #: DenseNet and ViT-B/16.
 IMAGENET_224 = _imagenet(224, resize_size=256)
@@ -52,7 +52,7 @@ MNIST_LENET5 = Preprocessing(
     std=(200 / 255,),
 )
 
-#: The same field, scaled by the mean and standard deviation of MNIST's training pixels.
+#: The same field, normalized by the mean and standard deviation of MNIST's training pixels.
 #: Source: PyTorch's MNIST example (``examples/mnist/main.py``).
 MNIST_32 = Preprocessing(
     color="L",
@@ -62,7 +62,7 @@ MNIST_32 = Preprocessing(
     std=(0.3081,),
 )
 
-#: CIFAR-10 at its own size; mean and standard deviation are those of its training pixels.
+#: CIFAR-10 at its own size, with the mean and standard deviation of its training pixels.
 #: Source: the ResNet authors' ``fb.resnet.torch``, ``datasets/cifar10.lua``, in 255ths.
 CIFAR_32 = Preprocessing(
     resize_size=32,

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a sample, not to the batch or the process that it is read in.
+"""Random numbers that depend on the sample, not on the batch or process that reads it.
 
 Shape legend: N samples of a batch.
 """
@@ -18,19 +18,19 @@ _Words = npt.NDArray[np.uint64]
 
 #: 2^64 divided by the golden ratio, odd: SplitMix64's step.
 _GOLDEN = 0x9E3779B97F4A7C15
-#: Cycles of rejection after which something other than chance is wrong: each one accepts more
-#: than 95 % (Marsaglia & Tsang 2000), so that 60 leave fewer than one in 10^78.
+#: Cycles of rejection after which something other than chance is wrong: each cycle accepts more
+#: than 95 % (Marsaglia & Tsang 2000), so 60 leave fewer than one in 10^78.
 _MAX_ATTEMPTS = 60
 
 
 class SampleDraws:
-    """Draws for the samples of a batch, each a function of four things alone.
+    """Draws for the samples of a batch, each a function of seed, epoch, stream and index.
 
     ``bits(seed, epoch, stream, index, j) = mix(key + (j + 1) * golden)`` modulo 2^64, where
-    ``key`` is seed, epoch, the stream's name (hashed) and the sample's index, absorbed one
-    after the other by ``key <- mix(key xor word)``; j counts a sample's draws in a stream. No
-    state is kept: the batch around a sample, its place there, the worker, the rank and the
-    number of threads change nothing, and a stream can be drawn twice with the same result.
+    ``key`` absorbs seed, epoch, the stream's name (hashed) and the sample's index, one after the
+    other, by ``key <- mix(key xor word)``; j counts a sample's draws in a stream. There is no
+    state: the rest of the batch, the sample's place in it, the worker, the rank and the number of
+    threads have no effect, and drawing a stream again gives the same numbers.
 
     **Source**: Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators"
     (SplitMix64: the counter's step and ``mix``); Salmon et al. 2011, "Parallel Random Numbers:
@@ -45,13 +45,13 @@ class SampleDraws:
     def __init__(
         self, seed: int, epoch: int, indices: Sequence[int] | Tensor, *, scope: str = ""
     ) -> None:
-        """Name the samples.
+        """Set the samples to draw for.
 
         Args:
             seed: the run's seed, modulo 2^64.
             epoch: from 0.
-            indices: the samples' places in the data set, whole numbers from 0.
-            scope: stands before the name of every stream.
+            indices: the samples' positions in the data set, whole numbers from 0.
+            scope: prefix of the name of every stream.
         """
         self.seed = seed
         self.epoch = epoch
@@ -62,11 +62,11 @@ class SampleDraws:
         return len(self.indices)
 
     def scoped(self, name: str) -> SampleDraws:
-        """The same samples with streams of their own."""
+        """The same samples with separate streams."""
         return SampleDraws(self.seed, self.epoch, self.indices, scope=f"{self._scope}{name}/")
 
     def select(self, positions: Tensor) -> SampleDraws:
-        """The samples at these places of the batch, with the same draws."""
+        """The samples at these positions of the batch, with the same draws."""
         return SampleDraws(self.seed, self.epoch, self.indices[positions], scope=self._scope)
 
     # -- independent draws -----------------------------------------------------------------------
@@ -90,7 +90,7 @@ class SampleDraws:
         """
         count = math.prod(shape)
         words = self._words(stream, -(-count // 2))
-        # float32 throughout: its 24 bits are what comes out, and it is twice as fast.
+        # float32 throughout: the result has its 24 bits, and it is twice as fast.
         u = ((words >> np.uint64(32)).astype(np.float32) + np.float32(0.5)) * np.float32(
             2**-32
         )
@@ -116,14 +116,14 @@ class SampleDraws:
         return torch.from_numpy(drawn.astype(np.int64)).reshape(-1, *shape)
 
     def bernoulli(self, stream: str, probability: float) -> Tensor:
-        """Bool [N], true with the given probability: never at 0, always at 1."""
+        """Bool [N], true with the given probability; never for 0, always for 1."""
         return torch.from_numpy(self._unit(stream, 1)[:, 0] < probability)
 
     def beta(self, stream: str, alpha: float, beta: float) -> Tensor:
         """Float32 [N], distributed as Beta(alpha, beta).
 
-        ``G_a / (G_a + G_b)`` with gamma variables of shape a and b, as logarithms: at small
-        alpha both underflow.
+        ``G_a / (G_a + G_b)`` with gamma variables of shape a and b, as logarithms, because both
+        underflow for small alpha.
 
         **Source**: Devroye 1986, "Non-Uniform Random Variate Generation", theorem IX.4.1.
         """
@@ -132,22 +132,22 @@ class SampleDraws:
         with np.errstate(over="ignore"):  # exp(-difference) may be Inf: 1 / Inf = 0
             return self._shaped(1.0 / (1.0 + np.exp(-difference))[:, np.newaxis], ())
 
-    # -- draws that concern the whole batch ------------------------------------------------------
+    # -- draws for the whole batch ---------------------------------------------------------------
 
     def permutation(self, stream: str) -> Tensor:
         """Int64 [N]: the batch's positions in random order.
 
-        The order of two samples is that of a draw of each: which other samples there are, and
-        where in the batch they stand, does not matter to it.
+        The order of two samples depends only on one draw of each, not on the other samples or on
+        their positions in the batch.
         """
         keys = self._words(stream, 1)[:, 0]
         return torch.from_numpy(np.argsort(keys, kind="stable"))
 
     def partners(self, stream: str, count: int) -> Tensor:
-        """Int64 [N, count]: positions of other samples, for each sample others.
+        """Int64 [N, count]: positions of other samples for each sample.
 
-        Sample p of a random circular order gets p + 1, p + 2, …: no sample is its own partner,
-        and none comes twice, where the batch has more than ``count`` samples.
+        Sample p of a random circular order gets p + 1, p + 2, …: no sample is its own partner, and
+        no partner comes twice, if the batch has more than ``count`` samples.
         """
         order = self.permutation(stream)
         place = torch.empty_like(order)
@@ -176,8 +176,8 @@ class SampleDraws:
 
         **Source**: Marsaglia and Tsang 2000, "A Simple Method for Generating Gamma Variables":
         with ``d = a - 1/3``, ``v = (1 + x / sqrt(9 d))^3``, x normal and u uniform, ``d v`` is
-        accepted where ``ln u < x^2 / 2 + d - d v + d ln v``; a is the shape plus one, and the
-        factor ``u^(1 / shape)`` takes that back (their section 6).
+        accepted if ``ln u < x^2 / 2 + d - d v + d ln v``; a is the shape plus one, which the
+        factor ``u^(1 / shape)`` compensates (their section 6).
         """
         d = shape + 1 - 1 / 3
         accepted = np.full(len(self), np.nan)

@@ -1,4 +1,4 @@
-"""A picture of what training sees: images in rows, their labels beneath.
+"""A picture of the training images: a grid of samples with their labels.
 
 Shape legend: N images, C channels, H and W height and width, K classes.
 """
@@ -18,13 +18,13 @@ from dlzoo.errors import ArgumentError, StorageError
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-#: Sides of a tile, in pixels: small images are enlarged by a whole factor to the first at least,
-#: large ones reduced to the second.
+#: Sides of a tile, in pixels: small images are enlarged by a whole factor to at least the first,
+#: large ones are reduced to the second.
 _MIN_TILE, _MAX_TILE = 96, 192
 _FONT_SIZE = 12
 _LINE_HEIGHT = 15
 _MARGIN = 8
-#: Labels shown of a mixture: Mosaic has four.
+#: Most labels shown for a mixture: Mosaic has four.
 _MAX_LABELS = 4
 _BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
 
@@ -38,25 +38,25 @@ def sample_grid(
 ) -> Image.Image:
     """Draw images in a grid, each with its labels.
 
-    Beneath an image stands its class; of a mixture up to four classes, the largest share first,
-    as ``0.63 cat``; of several labels those that hold, by name.
+    Below an image is its class; for a mixture up to four classes, the largest share first, as
+    ``0.63 cat``; for several labels, the names of those that apply.
 
     Args:
-        images_NCHW: float32 from 0 to 1, before normalization; one at least, 1 or 3 channels.
+        images_NCHW: float32 from 0 to 1, before normalization; at least one, with 1 or 3 channels.
         targets: int64 [N], or float32 [N, K]: shares of classes, or 0 and 1.
-        class_names: K of them.
-        num_columns: tiles in a row.
+        class_names: names of the K classes.
+        num_columns: tiles per row.
 
     Raises:
-        ArgumentError: values beyond 0 and 1, which no picture can show.
+        ArgumentError: values are outside of 0 to 1, which cannot be drawn.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     low, high = (v.item() for v in images_NCHW.aminmax())
     if not (low >= 0 and high <= 1):
         raise ArgumentError(
-            f"Images for a grid go from {low:.4g} to {high:.4g}, expected 0 to 1. Give them as "
-            "they are before normalization."
+            f"`images_NCHW` got values from {low:.4g} to {high:.4g}, expected 0 to 1. Give images "
+            "before normalization."
         )
     font = ImageFont.load_default(_FONT_SIZE)
     labels = [label_lines(target, class_names) for target in targets]
@@ -112,7 +112,7 @@ def write_sample_grid(
 
 
 def label_lines(target: Tensor, class_names: Sequence[str]) -> list[str]:
-    """The labels of one sample, a line each.
+    """The labels of one sample, one per line.
 
     >>> label_lines(torch.tensor(1), ["cat", "dog"])
     ['dog']
@@ -132,7 +132,7 @@ def label_lines(target: Tensor, class_names: Sequence[str]) -> list[str]:
 
 
 def _pixels(images_NCHW: Tensor) -> list[Tensor]:
-    """Uint8 [H, W, C] each."""
+    """The pixels of each image, uint8 [H, W, C]."""
     levels = (images_NCHW * 255).round().to(torch.uint8)
     return list(levels.permute(0, 2, 3, 1).contiguous().unbind(0))
 
@@ -148,7 +148,7 @@ def _tile(pixels_HWC: Tensor) -> Image.Image:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         return image.resize(size, Image.Resampling.BILINEAR)
     factor = max(1, math.ceil(_MIN_TILE / longer))
-    # Whole squares of each pixel: what the network sees, not a smooth version of it.
+    # Pixels become whole squares, as the network sees them, without smoothing.
     size = (image.width * factor, image.height * factor)
     return image.resize(size, Image.Resampling.NEAREST)
 
@@ -156,7 +156,7 @@ def _tile(pixels_HWC: Tensor) -> Image.Image:
 def _shortened(
     text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
 ) -> str:
-    """The text, or as much of it as fits, with an ellipsis."""
+    """The text, shortened to fit with an ellipsis if necessary."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

@@ -1,4 +1,4 @@
-"""Random orders that come out the same on every machine and with every NumPy."""
+"""Random orders that are the same on every machine and with every version of NumPy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy.typing as npt
 def shuffled(count: int, stream: str, *seed: int) -> npt.NDArray[np.int64]:
     """The numbers 0 … count - 1 in an order drawn from the seed.
 
-    Another ``stream`` gives another order from the same seed.
-    Each number gets 64 random bits, and they are sorted by those. ``Generator.permutation`` may
-    change with NumPy's version; the bits of PCG64 do not (NumPy, NEP 19).
+    Different ``stream`` names give different orders for the same seed. The order sorts 64 random
+    bits per number. ``Generator.permutation`` may change between versions of NumPy, but the bits of
+    PCG64 do not (NumPy, NEP 19).
 
     >>> shuffled(6, "example", 0).tolist()
     [1, 0, 5, 3, 4, 2]

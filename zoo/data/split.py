@@ -1,4 +1,4 @@
-"""Hold back a part of the training images to validate with."""
+"""Splitting the training images into training and validation images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlzoo.zoo.data.sample_order import shuffled
 
 
 class Subset(Dataset):
-    """Some images of a data set, in the order given."""
+    """Some images of a data set, in a given order."""
 
     def __init__(
         self, whole: Dataset, indices: npt.NDArray[np.int64], split: str, share: str
@@ -38,23 +38,23 @@ class Subset(Dataset):
 
 
 def split(dataset: Dataset, fraction: float, seed: int) -> tuple[Subset, Subset]:
-    """Two data sets that share no image: what is left to train on, and the validation images.
+    """Two disjoint data sets: the images left for training, and the validation images.
 
-    Every class gives the same share, up to one image, and keeps at least one to train on. Images
-    with several labels are drawn without regard to them. The same seed draws the same images on
-    any machine.
+    Every class contributes the same share, up to one image, and keeps at least one image for
+    training. Images with several labels are drawn regardless of their labels. The same seed draws
+    the same images on any machine.
 
     Args:
         dataset: the images to divide.
-        fraction: the share to validate with, above 0 and below 1.
-        seed: which images.
+        fraction: share of validation images, above 0 and below 1.
+        seed: determines which images are drawn.
 
     Raises:
         ArgumentError: ``fraction`` is out of range.
         DataError: there are too few images.
     """
     if not 0 < fraction < 1:
-        raise ArgumentError(f"The validation share is {fraction}, expected 0 < share < 1.")
+        raise ArgumentError(f"`fraction` got {fraction}, expected 0 < fraction < 1.")
     if dataset.is_multi_label:
         groups = [np.arange(len(dataset))]
     else:
@@ -69,8 +69,8 @@ def split(dataset: Dataset, fraction: float, seed: int) -> tuple[Subset, Subset]
     )
     if not len(held_back):
         raise DataError(
-            f"{dataset.name} has {len(dataset)} images: {fraction:g} of them is no image to "
-            "validate with. Ask for a larger share, or for none."
+            f"{dataset.name} has {len(dataset)} images: {fraction:g} of them is less than one "
+            "image for validation. Use a larger share, or none."
         )
     kept = np.setdiff1d(np.arange(len(dataset)), held_back)
     share = f"{fraction:g} of {dataset.split} held back with seed {seed}"
@@ -81,7 +81,7 @@ def split(dataset: Dataset, fraction: float, seed: int) -> tuple[Subset, Subset]
 
 
 def _shares(sizes: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.int64]:
-    """How many of each class: the largest remainders are rounded up until the sum is right."""
+    """Images to draw per class: the largest remainders are rounded up until the sum is right."""
     exact = sizes * fraction
     counts = np.floor(exact).astype(np.int64)
     wanted = round(float(exact.sum())) - int(counts.sum())

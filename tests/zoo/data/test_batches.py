@@ -229,11 +229,11 @@ def test_waiting_is_counted() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0, expected 1 or more."),
-        ({"seed": -1}, "seed is -1, expected 0 or more."),
-        ({"micro_batches": 0}, "micro_batches is 0, expected 1 or more."),
-        ({"num_workers": -1}, "num_workers is -1, expected 0 or more."),
-        ({"rank": 2, "world_size": 2}, "rank is 2, expected 0 to 1."),
+        ({"batch_size": 0}, "`batch_size` got 0, expected 1 or more."),
+        ({"seed": -1}, "`seed` got -1, expected 0 or more."),
+        ({"micro_batches": 0}, "`micro_batches` got 0, expected 1 or more."),
+        ({"num_workers": -1}, "`num_workers` got -1, expected 0 or more."),
+        ({"rank": 2, "world_size": 2}, "`rank` got 2, expected 0 to 1."),
     ],
 )
 def test_numbers_out_of_range(options: dict[str, int], message: str) -> None:
@@ -244,8 +244,8 @@ def test_numbers_out_of_range(options: dict[str, int], message: str) -> None:
 
 def test_start_out_of_range_and_no_images() -> None:
     with pytest.raises(
-        ArgumentError, match=r"^start is 4, expected at most the epoch's 3 batch"
+        ArgumentError, match=r"^`start` got 4, expected at most the epoch's 3 batch"
     ):
         stream_of(9).epoch(0, start=4)
-    with pytest.raises(DataError, match=r"^The train split of noise has no image\.$"):
+    with pytest.raises(DataError, match=r"^The train split of noise has no images\.$"):
         stream_of(0)

@@ -215,8 +215,8 @@ def test_refuses_other_tensors(recipe: Preprocessing, image: torch.Tensor, got: 
     with pytest.raises(ArgumentError) as caught:
         module(image)
     assert str(caught.value) == (
-        f"The image is {got}, expected uint8 [N, H, W, {module.num_channels}]. "
-        "Give the pixels as they were decoded, colours last."
+        f"`image_NHWC` got {got}, expected uint8 [N, H, W, {module.num_channels}]. "
+        "Give the decoded pixels, with the channels last."
     )
 
 

@@ -68,7 +68,7 @@ def test_a_constant_channel_is_shifted_and_said(kind: type) -> None:
     images[:, 1] = 51
     fit = kind().fit([images])
     assert fit.notes == (
-        "Channel 1 is 0.2 in every pixel of the training images: it is shifted to 0 and not "
+        "Channel 1 is 0.2 in every pixel of the training images: it is shifted to 0 but not "
         "scaled.",
     )
     assert fit.mean[1] == 0.2 and fit.std[1] == 1.0
@@ -139,8 +139,8 @@ def test_zca_keeps_the_picture() -> None:
 @pytest.mark.parametrize("kind", [ZCA, PCA])
 def test_images_too_large_for_a_matrix_are_refused(kind: type) -> None:
     message = (
-        "Whitening got images of [3, 224, 224] = 150528 values, expected at most 4096: its matrix "
-        "has the square of that. Train on smaller images, or choose normalization 'mean-std' or "
+        "Whitening got images of [3, 224, 224] = 150528 values, expected at most 4096: the size of "
+        "its matrix is the square of that. Train on smaller images, or choose normalization 'mean-std' or "
         "'per-image'."
     )
     with pytest.raises(ArgumentError, match=re.escape(message)):
@@ -150,7 +150,7 @@ def test_images_too_large_for_a_matrix_are_refused(kind: type) -> None:
 def test_images_of_another_size_cannot_be_whitened() -> None:
     fit = ZCA().fit([pictures(40)])
     message = (
-        "An image has [3, 5, 5] = 75 values, the whitening was fitted to 108. Give images"
+        "An image has [3, 5, 5] = 75 values, but the whitening was fitted to 108. Give images"
     )
     with pytest.raises(ArgumentError, match=re.escape(message)):
         fit(torch.zeros(1, 3, 5, 5))
@@ -161,11 +161,11 @@ def test_the_cards_own() -> None:
     fit = CardNormalization().fit([images], preprocessing=IMAGENET_224)
     assert (fit.mean, fit.std) == (IMAGENET_224.mean, IMAGENET_224.std)
     with pytest.raises(
-        ArgumentError, match=r"'card' has 3 channels, the images have 1\. Choose"
+        ArgumentError, match=r"'card' has 3 channels, but the images have 1\. Choose"
     ):
         CardNormalization().fit([pictures(3, channels=1)], preprocessing=IMAGENET_224)
     with pytest.raises(
-        ArgumentError, match="'card' needs a model of the zoo, this one has no"
+        ArgumentError, match="'card' needs a model of the zoo, but this one has no"
     ):
         CardNormalization().fit([images])
 
@@ -204,11 +204,11 @@ def test_other_tensors_are_refused() -> None:
     state = fitted("zca", pictures(20)).state()
     del state["layer.offset"]
     message = (
-        "A normalization has the tensors layer.weight, mean, std; expected mean, std, and"
+        "A normalization got the tensors layer.weight, mean, std; expected mean, std, and"
     )
     with pytest.raises(CheckpointMismatchError, match=re.escape(message)):
         FittedNormalization.from_state(state)
-    with pytest.raises(CheckpointMismatchError, match="has the tensors none; expected"):
+    with pytest.raises(CheckpointMismatchError, match="got the tensors none; expected"):
         FittedNormalization.from_state({})
 
 

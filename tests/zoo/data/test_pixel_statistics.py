@@ -81,10 +81,13 @@ def test_unfit_images_are_refused(kind: type) -> None:
     for images, message in (
         ([], "There are no images to fit a normalization to."),
         ([pixels(0, 3, 2, 2)], "There are no images"),
-        ([torch.zeros(2, 3, 4, 4)], "are float32 [2, 3, 4, 4], expected uint8 [N, C, H, W]."),
+        (
+            [torch.zeros(2, 3, 4, 4)],
+            "`images` got float32 [2, 3, 4, 4], expected uint8 [N, C, H, W].",
+        ),
         (
             [pixels(2, 3, 4, 4), pixels(2, 1, 4, 4)],
-            "has 1 channels, those before it 3. Read all",
+            "has 1 channels, but those before it have 3. Read all",
         ),
     ):
         with pytest.raises(ArgumentError, match=re.escape(message)):
@@ -92,5 +95,7 @@ def test_unfit_images_are_refused(kind: type) -> None:
 
 
 def test_sizes_that_differ_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="An image has 27 values, those before it 48: "):
+    with pytest.raises(
+        ArgumentError, match="An image has 27 values, but those before it have 48: "
+    ):
         PixelCovariance([pixels(2, 3, 4, 4), pixels(2, 3, 3, 3)])

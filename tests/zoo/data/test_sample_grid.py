@@ -89,9 +89,7 @@ def test_writes_the_same_png_each_time(tmp_path: Path) -> None:
 def test_normalized_images_are_refused(value: float, text: str) -> None:
     x = torch.zeros(1, 1, 4, 4)
     x[0, 0, 0, 0] = value
-    message = (
-        f"Images for a grid go from {text}, expected 0 to 1. Give them as they are before"
-    )
+    message = f"`images_NCHW` got values from {text}, expected 0 to 1. Give images before"
     with pytest.raises(ArgumentError, match=re.escape(message)):
         sample_grid(x, torch.tensor([0]), NAMES)
 

@@ -89,13 +89,11 @@ def test_several_labels() -> None:
 
 def test_refusals() -> None:
     whole = data_of(torch.tensor([0, 0, 1]), 2)
-    with pytest.raises(
-        ArgumentError, match=r"^The validation share is 1\.0, expected 0 < share"
-    ):
+    with pytest.raises(ArgumentError, match=r"^`fraction` got 1\.0, expected 0 < fraction"):
         split(whole, 1.0, 0)
     with pytest.raises(DataError) as caught:
         split(whole, 0.1, 0)
     assert str(caught.value) == (
-        "dots has 3 images: 0.1 of them is no image to validate with. Ask for a larger share, or "
-        "for none."
+        "dots has 3 images: 0.1 of them is less than one image for validation. Use a "
+        "larger share, or none."
     )

@@ -17,17 +17,17 @@ from dlzoo.zoo.data.sample_draws import SampleDraws
 
 #: Weights of red, green and blue in a grey level. Source: ITU-R BT.601, as Pillow's "L" has them.
 _GREY_WEIGHTS = (0.299, 0.587, 0.114)
-#: A grey level counts in whole 2^-20 for the mean: sums of integers are the same in any order,
-#: so that neither the batch nor the number of threads shows.
+#: Grey levels are counted in whole multiples of 2^-20 for the mean: sums of integers do not depend
+#: on the order, so neither the batch nor the number of threads has an effect.
 _LEVELS = 2**20
 
 
 class BrightnessContrast(PerSampleAugmentation):
-    """Multiply the values, then their distance from the image's mean grey level.
+    """Scale the values, then their distance from the image's mean grey level.
 
     ``x <- clip(b x)``, ``x <- clip(m + c (x - m))`` with m the mean of ``0.299 R + 0.587 G +
-    0.114 B`` over the image (of the values themselves where there is one channel); b is uniform
-    over 1 ± ``brightness``, c over 1 ± ``contrast``. ``clip`` keeps 0 to 1.
+    0.114 B`` over the image (of the values themselves for a single channel); b is uniform
+    over 1 ± ``brightness``, c over 1 ± ``contrast``. ``clip`` limits values to 0 … 1.
 
     **Source**: Howard 2013, "Some Improvements on Deep Convolutional Neural Network Based Image
     Classification", section 2; Pillow, ``ImageEnhance`` (which rounds m to a whole level).
@@ -36,9 +36,9 @@ class BrightnessContrast(PerSampleAugmentation):
     name: Literal["brightness-contrast"] = "brightness-contrast"
     probability: Probability = 1.0
     brightness: float = Field(default=0.2, ge=0, le=1)
-    """How far the factor of brightness may be from 1."""
+    """Largest distance of the brightness factor from 1."""
     contrast: float = Field(default=0.2, ge=0, le=1)
-    """How far the factor of contrast may be from 1."""
+    """Largest distance of the contrast factor from 1."""
 
     def change(self, x_NCHW: Tensor, draws: SampleDraws) -> Tensor:
         """Change every image."""
@@ -52,11 +52,11 @@ class BrightnessContrast(PerSampleAugmentation):
 
 
 class HueSaturation(PerSampleAugmentation):
-    """Turn the hue and multiply the saturation, in HSV; RGB images only.
+    """Rotate the hue and scale the saturation, in HSV; for RGB images only.
 
-    ``h <- (h + d) mod 1``, ``s <- min(f s, 1)`` with h and s as :mod:`colorsys` has them; d is
-    uniform over ±``hue``, f over 1 ± ``saturation``. (Through ``kornia.color`` to HSV and back
-    the same takes 15 ms at [128, 3, 32, 32] on one core, here 6.)
+    ``h <- (h + d) mod 1``, ``s <- min(f s, 1)`` with h and s as in :mod:`colorsys`; d is
+    uniform over ±``hue``, f over 1 ± ``saturation``. (With ``kornia.color`` to HSV and back it
+    takes 15 ms at [128, 3, 32, 32] on one core, here 6.)
 
     **Source**: Smith 1978, "Color Gamut Transform Pairs".
     """
@@ -64,9 +64,9 @@ class HueSaturation(PerSampleAugmentation):
     name: Literal["hue-saturation"] = "hue-saturation"
     probability: Probability = 1.0
     hue: float = Field(default=0.05, ge=0, le=0.5)
-    """The largest turn; 1 is the whole circle."""
+    """Largest rotation; 1 is a full circle."""
     saturation: float = Field(default=0.2, ge=0, le=1)
-    """How far the factor of saturation may be from 1."""
+    """Largest distance of the saturation factor from 1."""
 
     num_channels: ClassVar[int | None] = 3
 
@@ -78,7 +78,7 @@ class HueSaturation(PerSampleAugmentation):
 
 
 def turn_hue_and_scale_saturation(x_N3HW: Tensor, turn_N: Tensor, factor_N: Tensor) -> Tensor:
-    """Change RGB images in HSV, each by its own numbers: see :class:`HueSaturation`."""
+    """Change RGB images in HSV, each by its own numbers, see :class:`HueSaturation`."""
     red, green, blue = x_N3HW.unbind(1)
     value = x_N3HW.amax(1)
     chroma = value - x_N3HW.amin(1)
@@ -92,7 +92,7 @@ def turn_hue_and_scale_saturation(x_N3HW: Tensor, turn_N: Tensor, factor_N: Tens
     hue += 6 * turn_N[:, None, None]
     # Saturation is chroma / value.
     chroma = torch.minimum(chroma * factor_N[:, None, None], value)
-    # Each channel is the value less the chroma times a trapezium of the hue.
+    # Each channel is the value minus the chroma times a trapezium of the hue.
     channels = []
     for shift in (5, 3, 1):
         k = torch.remainder(hue + shift, 6)

@@ -25,7 +25,7 @@ GreyLevel = Annotated[float, Field(ge=0, le=1)]
 
 
 class HorizontalFlip(PerSampleAugmentation):
-    """Mirror left and right: ``out[i, j] = x[i, W - 1 - j]``.
+    """Mirror horizontally: ``out[i, j] = x[i, W - 1 - j]``.
 
     **Source**: Krizhevsky, Sutskever and Hinton 2012, "ImageNet Classification with Deep
     Convolutional Neural Networks", section 4.1.
@@ -40,7 +40,7 @@ class HorizontalFlip(PerSampleAugmentation):
 
 
 class VerticalFlip(PerSampleAugmentation):
-    """Mirror top and bottom: ``out[i, j] = x[H - 1 - i, j]``."""
+    """Mirror vertically: ``out[i, j] = x[H - 1 - i, j]``."""
 
     name: Literal["vertical-flip"] = "vertical-flip"
     probability: Probability = 0.5
@@ -51,7 +51,7 @@ class VerticalFlip(PerSampleAugmentation):
 
 
 class RandomCrop(PerSampleAugmentation):
-    """Shift by up to ``padding`` pixels: pad every side, cut out the old size anywhere.
+    """Shift by up to ``padding`` pixels: pad every side, crop the original size at random.
 
     ``out[i, j] = padded[i + top, j + left]`` with top and left uniform over 0 … 2 * padding.
 
@@ -62,46 +62,46 @@ class RandomCrop(PerSampleAugmentation):
     name: Literal["random-crop"] = "random-crop"
     probability: Probability = 1.0
     padding: int = Field(default=4, ge=1)
-    """Pixels on each side."""
+    """Padding on each side, in pixels."""
     fill: GreyLevel = 0.0
-    """The padding's value, 0 to 1."""
+    """Value of the padding, 0 to 1."""
 
     def change(self, x_NCHW: Tensor, draws: SampleDraws) -> Tensor:
         """Shift every image."""
         height, width = x_NCHW.shape[2:]
         padded = F.pad(x_NCHW, (self.padding,) * 4, value=self.fill)
         top, left = (draws.integers(s, 0, 2 * self.padding + 1) for s in ("top", "left"))
-        # A view of all crops there are, without a copy; one of them is taken for each sample.
+        # A view of all possible crops, without a copy; one of them is taken for each sample.
         crops = padded.unfold(2, height, 1).unfold(3, width, 1)
         return crops[torch.arange(len(draws)), :, top, left]
 
 
 class Rotation(PerSampleAugmentation):
-    """Turn about the middle by an angle uniform over ±``degrees``, counter-clockwise positive.
+    """Rotate about the centre by an angle uniform over ±``degrees``, counter-clockwise positive.
 
     ``out[i, j] = x[cy + (j - cx) sin t + (i - cy) cos t, cx + (j - cx) cos t - (i - cy) sin t]``,
-    bilinear; (cy, cx) is the middle, ``(H - 1) / 2`` and ``(W - 1) / 2``. Multiples of 90
+    bilinear; (cy, cx) is the centre, ``(H - 1) / 2`` and ``(W - 1) / 2``. Multiples of 90
     degrees move pixels exactly.
     """
 
     name: Literal["rotation"] = "rotation"
     probability: Probability = 1.0
     degrees: float = Field(default=15.0, gt=0, le=180)
-    """The largest angle, in degrees."""
+    """Largest angle, in degrees."""
     fill: GreyLevel = 0.0
-    """The value outside of the image, 0 to 1."""
+    """Value outside of the image, 0 to 1."""
 
     def change(self, x_NCHW: Tensor, draws: SampleDraws) -> Tensor:
-        """Turn every image."""
+        """Rotate every image."""
         angle = draws.uniform("angle", -self.degrees, self.degrees)
         return rotate(x_NCHW, angle, self.fill)
 
 
 class Scaling(PerSampleAugmentation):
-    """Enlarge or shrink about the middle by a factor uniform over ``factor``; the size stays.
+    """Enlarge or shrink about the centre by a factor uniform over ``factor``, at constant size.
 
-    ``out[i, j] = x[cy + (i - cy) / s, cx + (j - cx) / s]``, bilinear, (cy, cx) the middle. What
-    is shrunk is not smoothed before.
+    ``out[i, j] = x[cy + (i - cy) / s, cx + (j - cx) / s]``, bilinear, (cy, cx) the centre.
+    Images are not smoothed before they shrink.
     """
 
     name: Literal["scaling"] = "scaling"
@@ -109,7 +109,7 @@ class Scaling(PerSampleAugmentation):
     factor: FactorRange = (0.8, 1.2)
     """Smallest and largest factor; above 1 enlarges."""
     fill: GreyLevel = 0.0
-    """The value outside of the image, 0 to 1."""
+    """Value outside of the image, 0 to 1."""
 
     def change(self, x_NCHW: Tensor, draws: SampleDraws) -> Tensor:
         """Scale every image."""
@@ -119,9 +119,9 @@ class Scaling(PerSampleAugmentation):
 
 
 def rotate(x_NCHW: Tensor, degrees_N: Tensor, fill: float) -> Tensor:
-    """Turn each image about its middle by its own angle: see :class:`Rotation`."""
+    """Rotate each image about its centre by its own angle, see :class:`Rotation`."""
     radians = degrees_N.double()[:, None, None] * (math.pi / 180)
-    # In float32 the sum with the middle swallows the 6e-17 that cos(90°) is off from 0.
+    # In float32, adding the centre absorbs the error of 6e-17 in cos(90°).
     cos, sin = radians.cos().float(), radians.sin().float()
     y_H1, x_1W, (cy, cx) = _offsets_from_middle(x_NCHW)
     row = x_1W * sin + y_H1 * cos + cy

@@ -1,4 +1,4 @@
-"""Samples made of several: MixUp and CutMix.
+"""Samples made from several: MixUp and CutMix.
 
 Shape legend: N samples, C channels, H and W height and width, K classes.
 """
@@ -19,36 +19,36 @@ from dlzoo.zoo.settings import Settings
 
 
 class MixingAugmentation(Settings):
-    """Makes samples out of several of the batch; targets become shares of classes.
+    """Makes each sample from several in the batch; targets become shares of classes.
 
-    The partners of a sample are those next to it in a random circular order of the batch
+    The partners of a sample come next to it in a random circular order of the batch
     (:meth:`~dlzoo.zoo.data.sample_draws.SampleDraws.partners`), so they depend on which samples
-    the batch holds, though not on their order.
+    are in the batch, but not on their order.
     """
 
     #: Whether images and targets of several samples are mixed.
     is_mixing: ClassVar[bool] = True
-    #: Channels that it works on; None for any number.
+    #: Number of channels that images must have; None for any number.
     num_channels: ClassVar[int | None] = None
 
     @abstractmethod
     def mix(self, x_NCHW: Tensor, y_NK: Tensor, draws: SampleDraws) -> tuple[Tensor, Tensor]:
-        """Every sample mixed; the arguments themselves stay as they are."""
+        """Mix every sample; the arguments are not changed."""
 
     def apply(self, x_NCHW: Tensor, y: Tensor, draws: SampleDraws) -> tuple[Tensor, Tensor]:
         """Mix some of the samples with others.
 
         Args:
-            x_NCHW: float32, 0 to 1; left as it is.
+            x_NCHW: float32, 0 to 1; not changed.
             y: float32 [N, K], shares of classes, or 0 and 1 for several labels.
-            draws: of these samples.
+            draws: draws of these samples.
 
         Raises:
-            ArgumentError: ``y`` holds class numbers.
+            ArgumentError: ``y`` has class numbers.
         """
         if not y.is_floating_point() or y.dim() != 2:
             raise ArgumentError(
-                f"Targets for mixing are {str(y.dtype).removeprefix('torch.')} "
+                f"`y` got {str(y.dtype).removeprefix('torch.')} "
                 f"{list(y.shape)}, expected float32 [N, K]. Make them one-hot, as Pipeline does."
             )
         mixed_x, mixed_y = self.mix(x_NCHW, y, draws)
@@ -61,9 +61,9 @@ class MixingAugmentation(Settings):
 
 
 class MixUp(MixingAugmentation):
-    """Blend each sample with another one: ``x <- l x + (1 - l) x'``, ``y <- l y + (1 - l) y'``.
+    """Blend each sample with another: ``x <- l x + (1 - l) x'``, ``y <- l y + (1 - l) y'``.
 
-    l ~ Beta(alpha, alpha), drawn for each sample (the paper's text; its code draws one a batch).
+    l ~ Beta(alpha, alpha), drawn per sample (as in the paper's text; its code draws one per batch).
 
     **Source**: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", section 2.
     """
@@ -71,7 +71,7 @@ class MixUp(MixingAugmentation):
     name: Literal["mixup"] = "mixup"
     probability: Probability = 1.0
     alpha: float = Field(default=0.2, gt=0)
-    """Below 1 most blends are nearly one of the two; at 1 all shares are as likely."""
+    """Below 1 most blends are close to one of the two samples; at 1 all shares are equally likely."""
 
     def mix(self, x_NCHW: Tensor, y_NK: Tensor, draws: SampleDraws) -> tuple[Tensor, Tensor]:
         """Blend every sample."""
@@ -87,9 +87,9 @@ class MixUp(MixingAugmentation):
 class CutMix(MixingAugmentation):
     """Paste a rectangle of another image; the labels' shares are those of the pixels.
 
-    With l ~ Beta(alpha, alpha) the rectangle is ``floor(H sqrt(1 - l))`` high and
-    ``floor(W sqrt(1 - l))`` wide around a middle uniform over the image; what lies outside is cut
-    off. Then ``y <- (1 - a) y + a y'`` with ``a`` the pixels pasted / (H W).
+    With l ~ Beta(alpha, alpha) the rectangle has height ``floor(H sqrt(1 - l))`` and width
+    ``floor(W sqrt(1 - l))`` around a centre uniform over the image, and is clipped to the image.
+    Then ``y <- (1 - a) y + a y'`` with ``a`` the number of pasted pixels / (H W).
 
     **Source**: Yun et al. 2019, "CutMix: Regularization Strategy to Train Strong Classifiers
     with Localizable Features", section 3.1, equations 1 and 2.
@@ -98,7 +98,7 @@ class CutMix(MixingAugmentation):
     name: Literal["cutmix"] = "cutmix"
     probability: Probability = 0.5
     alpha: float = Field(default=1.0, gt=0)
-    """At 1 the rectangle's area, before it is cut off, is uniform."""
+    """At 1 the area of the rectangle, before it is clipped, is uniform."""
 
     def mix(self, x_NCHW: Tensor, y_NK: Tensor, draws: SampleDraws) -> tuple[Tensor, Tensor]:
         """Paste into every image."""
@@ -117,7 +117,7 @@ class CutMix(MixingAugmentation):
 
 
 def _is_inside(middle_N: Tensor, side_N: Tensor, length: int) -> Tensor:
-    """Bool [N, length]: positions of a range of ``side_N`` of the length around a middle."""
+    """Bool [N, length]: positions within a range of ``side_N`` around a centre."""
     count = (side_N * length).long()[:, None]
     start = middle_N[:, None] - count // 2
     position = torch.arange(length)

@@ -1,4 +1,4 @@
-"""Four images in one.
+"""Mosaics of four images.
 
 Shape legend: N samples, C channels, H and W height and width, K classes.
 """
@@ -28,14 +28,14 @@ _Shares = Annotated[FactorRange, AfterValidator(_at_most_one)]
 
 
 class Mosaic(MixingAugmentation):
-    """Lay out parts of four images around a point; the labels' shares are those of the pixels.
+    """Arrange parts of four images around a point; the labels' shares are those of the pixels.
 
-    The point lies ``round(c H)`` below the top and ``round(d W)`` right of the left edge, c and d
+    The point is ``round(c H)`` below the top and ``round(d W)`` right of the left edge, c and d
     uniform over ``middle``. The sample and three others of the batch fill the four fields in
     random order. In each field, the image is shrunk by its own factor, uniform over ``scale``
-    but as much larger as the field needs to be filled, and the part that shows is uniform over
-    the image (bilinear, not smoothed before). ``y <- sum_q a_q y_q`` with ``a_q`` the field's
-    pixels / (H W).
+    but large enough to fill the field, and the visible part is uniform over
+    the image (bilinear, without smoothing). ``y <- sum_q a_q y_q`` with ``a_q`` the field's
+    number of pixels / (H W).
 
     **Source**: Bochkovskiy, Wang and Liao 2020, "YOLOv4: Optimal Speed and Accuracy of Object
     Detection", section 3.4 (there for boxes; shares of labels by area as in CutMix).
@@ -44,9 +44,9 @@ class Mosaic(MixingAugmentation):
     name: Literal["mosaic"] = "mosaic"
     probability: Probability = 0.5
     middle: _Shares = (0.3, 0.7)
-    """Where the four meet, as a part of height and width."""
+    """Range of the point where the four images meet, as shares of height and width."""
     scale: _Shares = (0.5, 1.0)
-    """The images' scale."""
+    """Range of the factor by which images are scaled."""
 
     def mix(self, x_NCHW: Tensor, y_NK: Tensor, draws: SampleDraws) -> tuple[Tensor, Tensor]:
         """Make a mosaic of every sample and three others."""
@@ -58,7 +58,7 @@ class Mosaic(MixingAugmentation):
         for field in range(4):
             top, bottom = _bounds(split_row, field // 2, height)
             left, right = _bounds(split_column, field % 2, width)
-            # So large that the field is no larger than the image.
+            # Large enough that the image fills the field.
             scale = torch.maximum(
                 draws.uniform(f"scale/{field}", *self.scale).double(),
                 torch.maximum((bottom - top) / height, (right - left) / width),
@@ -77,7 +77,7 @@ class Mosaic(MixingAugmentation):
 
 
 def _sources(draws: SampleDraws) -> Tensor:
-    """Positions in the batch of the four images, [N, 4]: the sample and three, shuffled."""
+    """Positions in the batch of the four images, [N, 4]: the sample and three others, shuffled."""
     itself = torch.arange(len(draws))[:, None]
     four = torch.cat([itself, draws.partners("partner", 3)], dim=1)
     order = draws.uniform("arrangement", shape=(4,)).argsort(dim=1, stable=True)
@@ -91,7 +91,7 @@ def _split(
 
 
 def _bounds(split_N: Tensor, half: int, length: int) -> tuple[Tensor, Tensor]:
-    """First row (column) of a field, and the one after its last."""
+    """First row (or column) of a field, and the one after its last."""
     if half == 0:
         return torch.zeros_like(split_N), split_N
     return split_N, torch.full_like(split_N, length)
@@ -105,11 +105,11 @@ def _is_between(start_N: Tensor, stop_N: Tensor, length: int) -> Tensor:
 def _positions(
     start_N: Tensor, stop_N: Tensor, scale_N: Tensor, place_N: Tensor, length: int
 ) -> Tensor:
-    """Where along an axis of its image each pixel of a field is read, [N, length].
+    """Position along an axis of its image at which each pixel of a field is read, [N, length].
 
-    Pixels outside of the field are read somewhere in the image, and not shown.
+    Pixels outside of the field are read anywhere in the image, and are not used.
     """
-    part = (stop_N - start_N) / scale_N  # pixels of the image that show
+    part = (stop_N - start_N) / scale_N  # visible pixels of the image
     first = place_N * (length - part)
     offset = torch.arange(length) + 0.5 - start_N[:, None]
     position = first[:, None] + offset / scale_N[:, None] - 0.5

@@ -1,4 +1,4 @@
-"""Augmentations that change a sample alone.
+"""Augmentations that change each sample on its own.
 
 Shape legend: N samples, C channels, H and W height and width, K classes.
 """
@@ -18,37 +18,37 @@ from dlzoo.zoo.settings import Settings
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     low, high = bounds
     if low > high:
-        raise ValueError(f"the lower bound {low:g} lies above the upper one {high:g}")
+        raise ValueError(f"the lower bound {low:g} is above the upper one {high:g}")
     return bounds
 
 
 _Positive = Annotated[float, Field(gt=0)]
-#: Lower and upper bound of a factor above 0.
+#: Lower and upper bound of a positive factor.
 FactorRange = Annotated[tuple[_Positive, _Positive], AfterValidator(_ordered)]
 
 
 class PerSampleAugmentation(Settings):
-    """Changes images one by one, each with ``probability``; targets stay as they are.
+    """Changes images one by one, each with ``probability``; targets are not changed.
 
-    What becomes of an image depends on its own draws, not on the batch around it.
+    The result for an image depends on its own draws, not on the rest of the batch.
     """
 
     #: Whether images and targets of several samples are mixed.
     is_mixing: ClassVar[bool] = False
-    #: Channels that it works on; None for any number.
+    #: Number of channels that images must have; None for any number.
     num_channels: ClassVar[int | None] = None
 
     @abstractmethod
     def change(self, x_NCHW: Tensor, draws: SampleDraws) -> Tensor:
-        """The images changed, every one of them; ``x_NCHW`` itself stays as it is."""
+        """Change every image; ``x_NCHW`` itself is not changed."""
 
     def apply(self, x_NCHW: Tensor, y: Tensor, draws: SampleDraws) -> tuple[Tensor, Tensor]:
         """Change some of the images.
 
         Args:
-            x_NCHW: float32, 0 to 1; left as it is.
-            y: targets, returned as they are.
-            draws: of these samples.
+            x_NCHW: float32, 0 to 1; not changed.
+            y: targets, returned unchanged.
+            draws: draws of these samples.
         """
         probability: float = getattr(self, "probability", 1.0)
         if probability == 1:

@@ -1,4 +1,4 @@
-"""All augmentations of a run, one after the other.
+"""The augmentations of a run, applied in order.
 
 Shape legend: N samples, C channels, H and W height and width, K classes.
 """
@@ -50,18 +50,18 @@ Augmentation = Annotated[
 
 
 class Pipeline:
-    """Augmentations in the order given, each with random numbers of its own.
+    """Augmentations in a given order, each with its own random numbers.
 
-    The result is a function of the seed, the epoch, the images and their indices: not of the
-    worker, the rank or the number of threads. What has no mixing in it does not depend on the
-    batch either. Where there is mixing, the samples of a batch are partners of each other, so a
-    global batch must be augmented whole, before it is split over ranks (:attr:`is_mixing`).
+    The result is a function of the seed, the epoch, the images and their indices: the worker, the
+    rank and the number of threads have no effect, nor has the batch unless the pipeline mixes
+    samples. In that case samples of a batch are partners of each other, so a global batch must be
+    augmented as a whole, before it is split over ranks (:attr:`is_mixing`).
 
-    An augmentation's random numbers follow from its name and how many of that name stand before
-    it: putting another one before it does not change them.
+    An augmentation's random numbers depend on its name and on how many of that name come before
+    it, so inserting a different augmentation does not change them.
 
     **Shape**: images float32 [N, C, H, W] from 0 to 1, to the same; targets int64 [N] or float32
-    [N, K], to float32 [N, K] where there is mixing, else as they are.
+    [N, K], to float32 [N, K] if the pipeline mixes samples, and otherwise unchanged.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Pipeline:
         num_channels: int,
         seed: int,
     ) -> None:
-        """Check that the augmentations fit the images.
+        """Check that the augmentations apply to the images.
 
         Raises:
-            ArgumentError: one of them does not work on images with so many channels.
+            ArgumentError: one of them does not work with this number of channels.
         """
         for augmentation in augmentations:
             if augmentation.num_channels not in (None, num_channels):
                 raise ArgumentError(
                     f"Augmentation {augmentation.name!r} needs {augmentation.num_channels} "
-                    f"channels (RGB), the images have {num_channels}. Leave it out."
+                    f"channels (RGB), but the images have {num_channels}. Omit it."
                 )
         self.augmentations = tuple(augmentations)
         self.num_classes = num_classes
@@ -94,13 +94,13 @@ class Pipeline:
 
     @property
     def is_mixing(self) -> bool:
-        """Whether samples of a batch are mixed: targets become float32 [N, K] then."""
+        """Whether samples of a batch are mixed, so that targets become float32 [N, K]."""
         return any(augmentation.is_mixing for augmentation in self.augmentations)
 
     def window(self, epoch: int, indices: Sequence[int] | Tensor) -> Window | None:
-        """The parts to cut from the originals, where the pipeline begins with that.
+        """The parts to crop from the originals, if the pipeline begins with that.
 
-        Images that were read through it are given to the pipeline with ``is_windowed=True``.
+        Images that were read through it are passed to the pipeline with ``is_windowed=True``.
         """
         if not (self.augmentations and isinstance(self.augmentations[0], RandomResizedCrop)):
             return None
@@ -116,14 +116,14 @@ class Pipeline:
         *,
         is_windowed: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Augment a batch; the arguments themselves stay as they are.
+        """Augment a batch; the arguments are not changed.
 
         Args:
-            x_NCHW: images.
-            y: targets.
-            epoch: from 0.
-            indices: the samples' places in the data set.
-            is_windowed: the images were read through :meth:`window`.
+            x_NCHW: the images.
+            y: the targets.
+            epoch: number of the epoch, from 0.
+            indices: the samples' positions in the data set.
+            is_windowed: whether the images were read through :meth:`window`.
         """
         draws = SampleDraws(self.seed, epoch, indices)
         first = 1 if is_windowed else 0

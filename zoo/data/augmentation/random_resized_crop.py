@@ -1,4 +1,4 @@
-"""A part of the image, of random size and shape, as the whole.
+"""Crops of random size and shape, resized to the whole image.
 
 Shape legend: N samples, C channels, H and W height and width.
 """
@@ -20,7 +20,7 @@ from dlzoo.zoo.data.sample_draws import SampleDraws
 if TYPE_CHECKING:
     from dlzoo.zoo.data.dataset import Window
 
-#: Shapes tried before the largest possible part is taken.
+#: Number of shapes tried before the largest possible part is taken.
 #: Source: torchvision, ``RandomResizedCrop.get_params``.
 _NUM_TRIES = 10
 
@@ -32,16 +32,16 @@ def _at_most_whole(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 class RandomResizedCrop(PerSampleAugmentation):
-    """Cut out a part of random area and shape, and resize it to the network's size.
+    """Crop a part of random area and shape, and resize it to the network's size.
 
     Area / whole area is uniform over ``scale``, width / height log-uniform over ``ratio``, the
-    place uniform. Where no shape of ten fits into the image, the largest part from the middle
-    with a shape within ``ratio`` is taken.
+    position uniform. If none of ten shapes fits into the image, the largest centred part with a
+    shape within ``ratio`` is taken.
 
-    Where the data set holds originals larger than the network's input, the part is cut from
-    those (:meth:`windows`); else from the images themselves, bilinear:
-    ``out[i, j] = x[top + (i + 1/2) h / H - 1/2, left + (j + 1/2) w / W - 1/2]``, no further out
-    than the part's outermost pixels.
+    If the data set has originals larger than the network's input, the part is cropped from
+    those (:meth:`windows`); otherwise from the images themselves, bilinear:
+    ``out[i, j] = x[top + (i + 1/2) h / H - 1/2, left + (j + 1/2) w / W - 1/2]``, clamped to the
+    outermost pixels of the part.
 
     **Source**: Szegedy et al. 2015, "Going Deeper with Convolutions", section 6.
     """
@@ -49,12 +49,12 @@ class RandomResizedCrop(PerSampleAugmentation):
     name: Literal["random-resized-crop"] = "random-resized-crop"
     probability: Probability = 1.0
     scale: Annotated[FactorRange, AfterValidator(_at_most_whole)] = (0.08, 1.0)
-    """Smallest and largest part of the area."""
+    """Smallest and largest share of the area."""
     ratio: FactorRange = Field(default=(3 / 4, 4 / 3))
     """Smallest and largest width / height."""
 
     def change(self, x_NCHW: Tensor, draws: SampleDraws) -> Tensor:
-        """Cut out and resize a part of every image."""
+        """Crop and resize a part of every image."""
         height, width = x_NCHW.shape[2:]
         cut = self._shapes(draws)
         parts = torch.tensor([cut(k, height, width) for k in range(len(draws))])
@@ -66,7 +66,7 @@ class RandomResizedCrop(PerSampleAugmentation):
         return sample_bilinear(x_NCHW, row[:, :, None], column[:, None, :], 0.0)
 
     def windows(self, draws: SampleDraws) -> Window:
-        """The parts to cut from originals of any size; the whole where the draw says no."""
+        """The parts to crop from originals of any size; the whole image for samples not drawn."""
         cut = self._shapes(draws)
         is_cut = draws.bernoulli("apply", self.probability).tolist()
         return lambda k, height, width: (
@@ -97,6 +97,6 @@ class RandomResizedCrop(PerSampleAugmentation):
 
 
 def _positions(size: int, part_size_N1: Tensor, start_N1: Tensor) -> Tensor:
-    """Where the pixels of the result lie in the image, along one axis: [N, size]."""
+    """Positions of the pixels of the result in the image, along one axis: [N, size]."""
     centres = (torch.arange(size) + 0.5) * part_size_N1 / size - 0.5
     return start_N1 + centres.clamp(min=0).minimum(part_size_N1 - 1)

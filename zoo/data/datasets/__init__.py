@@ -1,1 +1,1 @@
-"""Images: what they are read from, by format, one a file."""
+"""Data sets, one file format per file."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 from the binary version of its archive, which needs no code to be run.
+"""CIFAR-10 from the binary version of its archive, which can be read without running code.
 
 **Source** Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; the format
 is described on https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -24,7 +24,7 @@ from dlzoo.zoo.data.labels import load_labels
 from dlzoo.zoo.download import Progress, data_folder, download, sha256_of_file
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-#: Source: TensorFlow Datasets, ``url_checksums/cifar10.txt``. The authors' page has the md5
+#: Source: TensorFlow Datasets, ``url_checksums/cifar10.txt``. The authors' page gives the md5
 #: c32a1d4ab5d03f1284b67883e8d87530 of the same file of 170,052,171 bytes.
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -37,9 +37,9 @@ _FILES = {
     "test": ("test_batch.bin",),
 }
 _SIDE = 32
-#: A record is the label, then the rows of red, of green and of blue.
+#: A record is the label, then the rows of the red, the green and the blue channel.
 _RECORD_BYTES = 1 + 3 * _SIDE * _SIDE
-#: The published files hold 10,000 records each; nothing of the kind is larger than ten of them.
+#: The published files have 10,000 records each; a file may have at most ten times as many.
 _LARGEST_FILE_BYTES = 100_000 * _RECORD_BYTES
 
 
@@ -51,19 +51,19 @@ def load_cifar10(
     allow_download: bool = True,
     progress: Progress | None = None,
 ) -> Dataset:
-    """One split of CIFAR-10: 50,000 images to train, 10,000 to test.
+    """One split of CIFAR-10: 50,000 training images, 10,000 test images.
 
     Args:
         split: ``train`` or ``test``.
         geometry: how images become an input; 32 x 32 is the images' own size.
-        root: the folder of ``cifar-10-binary.tar.gz``, or of what is in it; else
+        root: folder of ``cifar-10-binary.tar.gz`` or of its contents; by default
             ``$DLZOO_HOME/data`` (or the platform's cache), where the archive is downloaded to.
-        allow_download: fetch what is not there.
-        progress: told how far the download is.
+        allow_download: whether to download missing files.
+        progress: called with the number of bytes downloaded so far, and of all.
 
     Raises:
         DataError: a file is missing or damaged.
-        DownloadError: there is no network, or what came is not what was published.
+        DownloadError: there is no network, or the download differs from the published file.
     """
     if split not in _FILES:
         raise DataError(f"cifar-10 has the splits train and test, got {split!r}.")
@@ -107,14 +107,14 @@ def _find_archive(
         if (folder / name).exists():
             raise DataError(
                 f"{folder / name} is the Python version of CIFAR-10: pickles, which can run any "
-                f"code. Put the binary version there, {URL}."
+                f"code. Put the binary version there: {URL}."
             )
     if is_given:
         raise DataError(
             f"{folder} has neither {ARCHIVE} nor {_FOLDER}/. Put the archive there ({URL}), or "
-            "leave the root out to have it downloaded."
+            "omit the root to download it."
         )
-    by_hand = f"give the folder of {ARCHIVE} as the data's root"
+    by_hand = f"pass the folder of {ARCHIVE} as the root"
     if not allow_download:
         raise DataError(
             f"cifar-10 is not on this machine: {archive} does not exist. Allow the download, "
@@ -128,12 +128,12 @@ def _read_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
         return {name: (folder / name).read_bytes() for name in names}
     except OSError as error:
         raise DataError(
-            f"{error.filename} cannot be read: {error.strerror}. Unpack {ARCHIVE} anew."
+            f"{error.filename} cannot be read: {error.strerror}. Unpack {ARCHIVE} again."
         ) from None
 
 
 def _read_archive(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    """Some members of the archive, by their last name; nothing is written to the disk."""
+    """Some members of the archive, by file name; nothing is written to the disk."""
     contents = {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
@@ -150,9 +150,11 @@ def _read_archive(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
                     break
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(f"{archive} cannot be read: {reason}. Get it anew: {URL}.") from None
+        raise DataError(
+            f"{archive} cannot be read: {reason}. Download it again: {URL}."
+        ) from None
     if missing := [name for name in names if name not in contents]:
-        raise DataError(f"{archive} has no {missing[0]}. Get it anew: {URL}.")
+        raise DataError(f"{archive} has no {missing[0]}. Download it again: {URL}.")
     return contents
 
 
@@ -161,13 +163,13 @@ def _records(name: str, content: bytes) -> npt.NDArray[np.uint8]:
     if rest or not num_records:
         raise DataError(
             f"{name} of cifar-10 has {len(content):,} bytes, expected a multiple of "
-            f"{_RECORD_BYTES:,} above 0. Unpack {ARCHIVE} anew."
+            f"{_RECORD_BYTES:,} above 0. Unpack {ARCHIVE} again."
         )
     records_NB = np.frombuffer(content, np.uint8).reshape(num_records, _RECORD_BYTES)
     largest = int(records_NB[:, 0].max())
     if largest >= len(CLASS_NAMES):
         raise DataError(
             f"{name} of cifar-10: label {largest} is unknown, expected 0 to "
-            f"{len(CLASS_NAMES) - 1}. Unpack {ARCHIVE} anew."
+            f"{len(CLASS_NAMES) - 1}. Unpack {ARCHIVE} again."
         )
     return records_NB

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels, which need no download.
+"""scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels that need no download.
 
 **Source** Alpaydin, Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI Machine
 Learning Repository; ``sklearn.datasets.load_digits`` is a copy of its test set.
@@ -22,11 +22,11 @@ _MOST_INK = 16
 
 
 def load_digits(*, split: str, geometry: Geometry) -> Dataset:
-    """One split of the digits: the first 1437 images to train, the last 360 to test.
+    """One split of the digits: the first 1437 images for training, the last 360 for testing.
 
-    In the file's order, because it goes from writer to writer: a random fifth would test on hands
-    that were trained on. Ink v of 0 … 16 becomes the grey level ``floor((255 v + 8) / 16)``,
-    that is 255 v / 16 rounded to the nearest, a half up.
+    The order of the file is kept because it goes from writer to writer: a random fifth would test
+    on writers that were trained on. Ink v of 0 … 16 becomes the grey level
+    ``floor((255 v + 8) / 16)``, that is 255 v / 16 rounded to nearest, halves up.
 
     Raises:
         DataError: there is no such split.
@@ -40,7 +40,7 @@ def load_digits(*, split: str, geometry: Geometry) -> Dataset:
     except ImportError:
         raise InstallationError(
             "The digits come with scikit-learn, which is not installed. "
-            'Run pip install "dlzoo[train]".'
+            'Run: pip install "dlzoo[train]".'
         ) from None
     digits = datasets.load_digits()
     ink_NHW = digits.images[parts[split]].astype(np.int64)

@@ -39,14 +39,14 @@ _LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}
 
 @dataclass(frozen=True, kw_only=True)
 class IdxFiles:
-    """Where the four files of a data set come from, and how to know them."""
+    """Sources and digests of the four files of a data set."""
 
     name: str
     class_names: tuple[str, ...]
     url: str
-    #: Of the compressed files that ``url`` gives.
+    #: Digests of the compressed files at ``url``.
     sha256_of_archive: Mapping[str, str]
-    #: Of what is in them.
+    #: Digests of their contents.
     sha256_of_content: Mapping[str, str]
     license: str
     source: str
@@ -114,12 +114,12 @@ def load_idx(
 ) -> Dataset:
     """One split of a data set of IDX files, plain or ``.gz``.
 
-    Looked for in ``root`` alone where that is given; else in the folder of the system's package,
-    else in ``$DLZOO_HOME/data`` (or the platform's cache), where they are downloaded to.
+    Files are searched for only in ``root`` if that is given; otherwise in the folder of the system's
+    package, then in ``$DLZOO_HOME/data`` (or the platform's cache), where they are downloaded to.
 
     Raises:
-        DataError: a file is missing or damaged, or images and labels do not belong together.
-        DownloadError: there is no network, or what came is not what was published.
+        DataError: a file is missing or damaged, or images and labels do not match.
+        DownloadError: there is no network, or the download differs from the published file.
     """
     if split not in _IMAGES:
         raise DataError(f"{files.name} has the splits train and test, got {split!r}.")
@@ -131,14 +131,14 @@ def load_idx(
     labels_N, labels_sha256 = read_idx(labels_path, num_dims=1)
     if len(images_NHW) != len(labels_N):
         raise DataError(
-            f"{images_path.name} holds {len(images_NHW):,} images, {labels_path.name} "
-            f"{len(labels_N):,} labels, expected as many. Get both anew."
+            f"{images_path.name} has {len(images_NHW):,} images, but {labels_path.name} has "
+            f"{len(labels_N):,} labels, expected equal numbers. Get both files again."
         )
     num_classes = len(files.class_names)
     if labels_N.max() >= num_classes:
         raise DataError(
             f"{labels_path.name}: label {labels_N.max()} is unknown, expected 0 to "
-            f"{num_classes - 1}. Give the labels of {files.name}."
+            f"{num_classes - 1}. Use the labels of {files.name}."
         )
     sha256 = {_IMAGES[split]: images_sha256, _LABELS[split]: labels_sha256}
     known = files.sha256_of_content
@@ -160,10 +160,10 @@ def load_idx(
 
 
 def read_idx(path: Path, *, num_dims: int) -> tuple[npt.NDArray[np.uint8], str]:
-    """The unsigned bytes of an IDX file, plain or ``.gz``, and the sha256 of its content.
+    """The unsigned bytes of an IDX file, plain or ``.gz``, and the sha256 of its contents.
 
     Raises:
-        DataError: the file is missing, damaged, or holds something else.
+        DataError: the file is missing, damaged, or has other contents.
     """
     header_bytes = 4 + 4 * num_dims
     try:
@@ -174,12 +174,12 @@ def read_idx(path: Path, *, num_dims: int) -> tuple[npt.NDArray[np.uint8], str]:
                 raise DataError(
                     f"{path} begins with {header[:4].hex() or 'nothing'}, expected "
                     f"{magic.hex()}: unsigned bytes in {num_dims} dimensions. "
-                    "Give an IDX file as MNIST has it."
+                    "Give an IDX file like those of MNIST."
                 )
             dims = np.frombuffer(header[4:].ljust(4 * num_dims, b"\0"), ">u4").tolist()
             expected_bytes = math.prod(dims)
             content = bytearray()
-            # In pieces: a damaged header may promise more than any memory holds.
+            # In chunks, because a damaged header may announce more bytes than fit into memory.
             while chunk := stream.read(_CHUNK_BYTES):
                 content += chunk
                 if len(content) > expected_bytes:
@@ -188,12 +188,12 @@ def read_idx(path: Path, *, num_dims: int) -> tuple[npt.NDArray[np.uint8], str]:
         raise DataError(f"{path} does not exist. Give the path of an IDX file.") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path} cannot be read: {reason}. Get it anew.") from None
+        raise DataError(f"{path} cannot be read: {reason}. Get it again.") from None
     if len(content) != expected_bytes or not expected_bytes:
         got = "more" if len(content) > expected_bytes else f"{len(content):,}"
         raise DataError(
-            f"{path} promises {' x '.join(map(str, dims))} = {expected_bytes:,} bytes, "
-            f"got {got}. Get it anew."
+            f"{path} announces {' x '.join(map(str, dims))} = {expected_bytes:,} bytes, "
+            f"got {got}. Get it again."
         )
     digest = hashlib.sha256(header)
     digest.update(content)
@@ -207,7 +207,7 @@ def _find(
     allow_download: bool,
     progress: Progress | None,
 ) -> Path:
-    """The path of one of the files, downloaded where need be."""
+    """The path of one of the files, downloaded if necessary."""
     own_folder = data_folder() / files.name
     folders = [root] if root else [files.system_folder, own_folder]
     for folder in filter(None, folders):
@@ -215,13 +215,13 @@ def _find(
             if (folder / name).is_file():
                 return folder / name
     package = files.system_package
-    by_hand = "give the folder of the four files as the data's root"
+    by_hand = "pass the folder of the four files as the root"
     if package:
         by_hand += f' or run "apt install {package}"'
     if root is not None:
         raise DataError(
             f"{root} has neither {stem} nor {stem}.gz. Put the files of {files.name} there, or "
-            "leave the root out to have them downloaded."
+            "omit the root to download them."
         )
     if not allow_download:
         raise DataError(

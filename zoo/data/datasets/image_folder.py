@@ -12,7 +12,7 @@ from dlzoo.image_file import Geometry
 from dlzoo.zoo.data.dataset import Dataset, SkippedImage
 from dlzoo.zoo.data.file_dataset import FileDataset, OnCorrupt, Progress, find_unreadable
 
-#: The folders that hold a split; the first one there is taken.
+#: The folders that may hold a split; the first one that exists is used.
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val"), "val": ("val",)}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -25,28 +25,28 @@ def load_image_folder(
     on_corrupt: OnCorrupt = "refuse",
     progress: Progress | None = None,
 ) -> Dataset:
-    """One split of a folder of images; the classes are the folders under ``train/``, sorted.
+    """One split of a folder of images; its classes are the folders under ``train/``, sorted.
 
-    (Under the split's own folder where there is no ``train/``.)
+    Without ``train/``, the classes are the folders under the split's own folder.
 
-    A class takes every image file at any depth below its folder. Hidden files and files with
-    other suffixes than an image's are passed over.
+    A class has every image file at any depth below its folder. Hidden files and files without an
+    image's suffix are ignored.
 
     Args:
-        folder: holds ``train/`` and ``test/`` or ``val/``.
-        split: ``train``, ``test`` (``val/`` where there is no ``test/``), ``val``.
+        folder: contains ``train/`` and ``test/`` or ``val/``.
+        split: ``train``, ``test`` (``val/`` if there is no ``test/``), or ``val``.
         geometry: how images become an input.
-        on_corrupt: ``refuse``: reading such an image raises. ``skip``: every image is decoded
-            once now, and those that cannot be are left out.
-        progress: told how far that check is.
+        on_corrupt: with ``refuse`` reading an image that cannot be decoded is an error; with
+            ``skip`` every image is decoded once now, and those that cannot be are left out.
+        progress: called with the number of images checked so far, and of all.
 
     Raises:
-        DataError: a folder is missing, unreadable or empty, or a class of one split is missing
-            in the other.
+        DataError: a folder is missing, unreadable or empty, or a class exists in only one of the
+            splits.
     """
     name = folder.resolve().name
     split_folder = _split_folder(folder, split)
-    # Who only evaluates may have no training images.
+    # For evaluation alone there may be no training images.
     has_train = (folder / "train").is_dir()
     class_names = _subfolders(folder / "train" if has_train else split_folder, folder)
     if not class_names:
@@ -61,7 +61,7 @@ def load_image_folder(
         images = _images(split_folder / class_name, folder)
         if not images:
             raise DataError(
-                f"{split_folder.name}/{class_name} of {name} has no image, expected files that "
+                f"{split_folder.name}/{class_name} of {name} has no images, expected files that "
                 f"end in {', '.join(SUFFIXES)}. Add some, or delete the class in every split."
             )
         paths += images
@@ -79,7 +79,9 @@ def load_image_folder(
             if label not in labels_left:
                 place = f"{split_folder.name}/{class_name}/"
                 reason = next(i.reason for i in skipped if i.path.startswith(place))
-                raise DataError(f"{place} of {name} has no sound image; the first: {reason}")
+                raise DataError(
+                    f"{place} of {name} has no readable images; the first: {reason}"
+                )
     return FileDataset(
         folder,
         paths,
@@ -119,7 +121,7 @@ def _subfolders(folder: Path, root: Path) -> tuple[str, ...]:
 
 
 def _images(folder: Path, root: Path) -> list[str]:
-    """Every image below a folder, relative to ``root``, sorted: the same list on any machine."""
+    """Every image below a folder, relative to ``root``, sorted so that all machines agree."""
 
     def refuse(error: OSError) -> None:
         raise _unreadable(error, root)
@@ -141,8 +143,7 @@ def _unreadable(error: OSError, root: Path) -> DataError:
     place = path.relative_to(root).as_posix()
     called = f"The folder {place} of {root.resolve().name}" if place != "." else str(root)
     return DataError(
-        f"{called} cannot be read: {error.strerror}. Give yourself the right to read it, "
-        "or move it away."
+        f"{called} cannot be read: {error.strerror}. Change its permissions, or move it away."
     )
 
 
@@ -160,5 +161,5 @@ def _difference(
         )
     return (
         f"{split}/ of {name} {' and '.join(parts)}; expected the {len(expected)} folders of "
-        "train/. Let every split have the same class folders."
+        "train/. Give every split the same class folders."
     )

@@ -21,7 +21,7 @@ from dlzoo.zoo.data.file_dataset import FileDataset, OnCorrupt, Progress, find_u
 
 _COLUMNS = ("file", "labels", "split")
 _SPLITS = ("train", "val", "test")
-#: Between the labels of one image.
+#: Separates the labels of one image.
 _SEPARATOR = "|"
 
 
@@ -44,35 +44,35 @@ def load_index_csv(
 ) -> Dataset:
     """One split of an index of images that can have several labels, or none.
 
-    The classes are the labels of the rows of the split ``train``, sorted. Other columns than
-    ``file``, ``labels`` (``a|b|c``) and ``split`` (train, val, test) are passed over.
+    The classes are the labels in the rows of split ``train``, sorted. Columns other than
+    ``file``, ``labels`` (``a|b|c``) and ``split`` (train, val, test) are ignored.
 
     Args:
         index: the CSV file, UTF-8, with a header.
-        split: ``train``, ``val``, or ``test`` (the rows of ``val`` where there are none of it).
+        split: ``train``, ``val``, or ``test`` (the rows of ``val`` if there are none of ``test``).
         geometry: how images become an input.
-        root: what ``file`` is relative to; else the folder of the index.
-        on_corrupt: ``refuse``: a missing file raises now, a damaged one when it is read.
-            ``skip``: every image is decoded once now, and those that cannot be are left out.
-        progress: told how far that check is.
+        root: folder to which ``file`` is relative; by default the folder of the index.
+        on_corrupt: with ``refuse`` a missing file is an error now, and a damaged one when it is
+            read; with ``skip`` every image is decoded once now, and those that cannot be are left out.
+        progress: called with the number of images checked so far, and of all.
 
     **Shape**: the targets are float32 [N, K] of 0 and 1.
 
     Raises:
-        DataError: the index is damaged, or names a file or a label that is unknown.
+        DataError: the index is damaged, or names an unknown file or label.
     """
     rows = list(_rows(index))
     class_names = tuple(
         sorted({c for row in rows if row.split == "train" for c in row.labels})
     )
     if not class_names:
-        raise DataError(f"{index} has no row of the split train with a label. Add some.")
+        raise DataError(f"{index} has no labelled rows in the split train. Add some.")
     wanted = split
     if split == "test" and not any(row.split == "test" for row in rows):
         wanted = "val"
     chosen = [row for row in rows if row.split == wanted]
     if not chosen:
-        raise DataError(f"{index} has no row of the split {split}. Add some.")
+        raise DataError(f"{index} has no rows in the split {split}. Add some.")
     root = root or index.parent
     columns = {name: k for k, name in enumerate(class_names)}
     for row in chosen:
@@ -80,12 +80,12 @@ def load_index_csv(
             if label not in columns:
                 raise DataError(
                     f"{index}, line {row.line}: the label {label!r} is in no row of the split "
-                    "train. Correct it, or add images to train on."
+                    "train. Correct it, or add training images with it."
                 )
         if on_corrupt == "refuse" and not (root / row.file).is_file():
             raise DataError(
                 f"{index}, line {row.line}: {row.file} does not exist. Correct the path, which "
-                'is relative to the index, or leave such images out with on_corrupt = "skip".'
+                'is relative to the index, or leave out such images with `on_corrupt="skip"`.'
             )
     skipped: tuple[SkippedImage, ...] = ()
     if on_corrupt == "skip":
@@ -97,7 +97,7 @@ def load_index_csv(
         chosen = [row for row in chosen if row.file not in left_out]
         if not chosen:
             raise DataError(
-                f"{index} has no image of the split {split} that can be read; the first: "
+                f"{index} has no readable images in the split {split}; the first: "
                 f"{skipped[0].reason}"
             )
     targets_NK = torch.zeros(len(chosen), len(class_names))
@@ -131,14 +131,14 @@ def _rows(index: Path) -> Iterator[_Row]:
                 row = _row(index, reader.line_num, values)
                 if row.file in seen:
                     raise DataError(
-                        f"{index}, line {row.line}: {row.file} is listed on line "
-                        f"{seen[row.file]} already. List each image once."
+                        f"{index}, line {row.line}: {row.file} is already listed on line "
+                        f"{seen[row.file]}. List each image once."
                     )
                 seen[row.file] = row.line
                 yield row
     except (csv.Error, UnicodeDecodeError) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise DataError(f"{index} cannot be read as CSV: {reason}. Write it anew.") from None
+        raise DataError(f"{index} cannot be read as CSV: {reason}. Write it again.") from None
     except OSError as error:
         raise DataError(f"{index} cannot be read: {error.strerror}.") from None
 
@@ -147,12 +147,12 @@ def _row(index: Path, line: int, values: dict[str, str | None]) -> _Row:
     file, labels, split = (values[name] for name in _COLUMNS)
     if file is None or labels is None or split is None or not file.strip():
         raise DataError(
-            f"{index}, line {line}: expected {', '.join(_COLUMNS)}, got {len(values)} columns "
-            "with a gap. Complete the row."
+            f"{index}, line {line}: expected {', '.join(_COLUMNS)}, but one of {len(values)} "
+            "columns is missing. Complete the row."
         )
     if split.strip() not in _SPLITS:
         raise DataError(
-            f"{index}, line {line}: the split is {split.strip()!r}, expected one of "
+            f"{index}, line {line}: split got {split.strip()!r}, expected one of "
             f"{', '.join(_SPLITS)}."
         )
     names = tuple(label.strip() for label in labels.split(_SEPARATOR) if label.strip())

@@ -100,6 +100,6 @@ def test_a_batch_of_one_is_its_own_partner(kind: type) -> None:
 
 def test_class_numbers_are_refused() -> None:
     x, _ = batch(4, 1, 2, 2)
-    message = "Targets for mixing are int64 [4], expected float32 [N, K]. Make them one-hot"
+    message = "`y` got int64 [4], expected float32 [N, K]. Make them one-hot"
     with pytest.raises(ArgumentError, match=re.escape(message)):
         MixUp().apply(x, torch.arange(4), draws(4))

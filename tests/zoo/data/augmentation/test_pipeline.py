@@ -198,7 +198,7 @@ def test_is_mixing() -> None:
 
 def test_hue_of_grey_images_is_refused() -> None:
     message = (
-        "Augmentation 'hue-saturation' needs 3 channels (RGB), the images have 1. Leave it"
+        "Augmentation 'hue-saturation' needs 3 channels (RGB), but the images have 1. Omit it"
     )
     with pytest.raises(ArgumentError, match=re.escape(message)):
         Pipeline(

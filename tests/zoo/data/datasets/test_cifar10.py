@@ -79,10 +79,11 @@ def test_damaged_archives(tmp_path: Path) -> None:
         archive.write_bytes(damaged)
         message = refusal(tmp_path)
         assert message.startswith(f"{archive} cannot be read: ")
-        assert message.endswith(f"Get it anew: {cifar10.URL}.")
+        assert message.endswith(f"Download it again: {cifar10.URL}.")
     write_archive(archive, {k: v for k, v in FILES.items() if k != "data_batch_4.bin"})
     assert (
-        refusal(tmp_path) == f"{archive} has no data_batch_4.bin. Get it anew: {cifar10.URL}."
+        refusal(tmp_path)
+        == f"{archive} has no data_batch_4.bin. Download it again: {cifar10.URL}."
     )
 
 
@@ -91,12 +92,12 @@ def test_damaged_records(tmp_path: Path) -> None:
     write_archive(archive, FILES | {"data_batch_2.bin": records(2, 0)[:-1]})
     assert refusal(tmp_path) == (
         "data_batch_2.bin of cifar-10 has 6,145 bytes, expected a multiple of 3,073 above 0. "
-        "Unpack cifar-10-binary.tar.gz anew."
+        "Unpack cifar-10-binary.tar.gz again."
     )
     write_archive(archive, FILES | {"data_batch_2.bin": b"\x0b" + bytes(3072)})
     assert refusal(tmp_path) == (
         "data_batch_2.bin of cifar-10: label 11 is unknown, expected 0 to 9. "
-        "Unpack cifar-10-binary.tar.gz anew."
+        "Unpack cifar-10-binary.tar.gz again."
     )
 
 
@@ -104,14 +105,14 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     assert refusal(tmp_path) == (
         f"{tmp_path}/cifar-10-batches-py is the Python version of CIFAR-10: pickles, which can "
-        f"run any code. Put the binary version there, {cifar10.URL}."
+        f"run any code. Put the binary version there: {cifar10.URL}."
     )
 
 
 def test_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(tmp_path) == (
         f"{tmp_path} has neither cifar-10-binary.tar.gz nor cifar-10-batches-bin/. Put the "
-        f"archive there ({cifar10.URL}), or leave the root out to have it downloaded."
+        f"archive there ({cifar10.URL}), or omit the root to download it."
     )
     monkeypatch.setenv("DLZOO_HOME", str(tmp_path))
     with pytest.raises(

@@ -33,5 +33,7 @@ def test_split_and_levels() -> None:
 def test_refusals() -> None:
     with pytest.raises(DataError, match=r"^digits has the splits train and test, got 'val'.$"):
         load_dataset("digits", split="val", geometry=GEOMETRY)
-    with pytest.raises(ArgumentError, match=r"^The digits come with scikit-learn. Leave the"):
+    with pytest.raises(
+        ArgumentError, match=r"^The digits come with scikit-learn. Omit `root`"
+    ):
         load_dataset("digits", split="test", geometry=GEOMETRY, root=".")

@@ -74,7 +74,7 @@ def test_bad_magic(tmp_path: Path) -> None:
     path.write_bytes(idx_bytes(IMAGES))
     assert refusal(tmp_path) == (
         f"{path} begins with 00000803, expected 00000801: unsigned bytes in 1 dimensions. "
-        "Give an IDX file as MNIST has it."
+        "Give an IDX file like those of MNIST."
     )
     path.write_bytes(b"")
     assert "begins with nothing, expected 00000801" in refusal(tmp_path)
@@ -84,11 +84,11 @@ def test_short_and_long_files(tmp_path: Path) -> None:
     write_idx(tmp_path, IMAGES, LABELS)
     path = tmp_path / "train-labels-idx1-ubyte"
     path.write_bytes(idx_bytes(LABELS)[:-2])
-    assert refusal(tmp_path) == f"{path} promises 7 = 7 bytes, got 5. Get it anew."
+    assert refusal(tmp_path) == f"{path} announces 7 = 7 bytes, got 5. Get it again."
     path.write_bytes(idx_bytes(LABELS) + b"x")
-    assert refusal(tmp_path) == f"{path} promises 7 = 7 bytes, got more. Get it anew."
+    assert refusal(tmp_path) == f"{path} announces 7 = 7 bytes, got more. Get it again."
     path.write_bytes(idx_bytes(LABELS)[:6])
-    assert "promises 0 = 0 bytes, got 0" in refusal(tmp_path)
+    assert "announces 0 = 0 bytes, got 0" in refusal(tmp_path)
 
 
 def test_a_header_that_promises_more_than_memory_holds(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_compressed_content_beyond_the_header_is_not_read(tmp_path: Path) -> Non
     path = tmp_path / "labels.gz"
     path.write_bytes(gzip.compress(idx_bytes(LABELS) + bytes(2**26), 1))
     tracemalloc.start()
-    with pytest.raises(DataError, match=r"promises 7 = 7 bytes, got more\."):
+    with pytest.raises(DataError, match=r"announces 7 = 7 bytes, got more\."):
         read_idx(path, num_dims=1)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -121,25 +121,25 @@ def test_damaged_compression(tmp_path: Path) -> None:
 def test_images_and_labels_that_do_not_belong_together(tmp_path: Path) -> None:
     write_idx(tmp_path, IMAGES, LABELS[:5])
     assert refusal(tmp_path) == (
-        "train-images-idx3-ubyte.gz holds 7 images, train-labels-idx1-ubyte 5 labels, expected "
-        "as many. Get both anew."
+        "train-images-idx3-ubyte.gz has 7 images, but train-labels-idx1-ubyte has 5 labels, "
+        "expected equal numbers. Get both files again."
     )
 
 
 def test_unknown_label(tmp_path: Path) -> None:
     write_idx(tmp_path, IMAGES, LABELS + 1)
     assert refusal(tmp_path) == (
-        "train-labels-idx1-ubyte: label 10 is unknown, expected 0 to 9. Give the labels of mnist."
+        "train-labels-idx1-ubyte: label 10 is unknown, expected 0 to 9. Use the labels of mnist."
     )
 
 
 def test_missing_files_and_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(tmp_path) == (
         f"{tmp_path} has neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz. Put the "
-        "files of mnist there, or leave the root out to have them downloaded."
+        "files of mnist there, or omit the root to download them."
     )
     assert refusal(tmp_path / "nowhere") == (
-        f"{tmp_path}/nowhere is no folder. Give the one that holds mnist."
+        f"{tmp_path}/nowhere is not a folder. Give the folder of mnist."
     )
     with pytest.raises(DataError, match=r"^mnist has the splits train and test, got 'val'.$"):
         load_dataset("mnist", split="val", geometry=DIGIT_28)
@@ -148,8 +148,8 @@ def test_missing_files_and_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load_dataset("mnist", split="test", geometry=DIGIT_28, download=False)
     assert str(caught.value) == (
         f"mnist is not on this machine: {tmp_path}/data/mnist has neither "
-        "t10k-images-idx3-ubyte nor t10k-images-idx3-ubyte.gz. Allow the download, or give the "
-        "folder of the four files as the data's root."
+        "t10k-images-idx3-ubyte nor t10k-images-idx3-ubyte.gz. Allow the download, or pass the "
+        "folder of the four files as the root."
     )
 
 
@@ -189,7 +189,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == (
         "Cannot fetch train-images-idx3-ubyte.gz from 127.0.0.1: [Errno 111] Connection refused. "
         "Try again when the network is there, or get "
-        "http://127.0.0.1:9/train-images-idx3-ubyte.gz elsewhere and give the folder of the "
-        'four files as the data\'s root or run "apt install dataset-fashion-mnist", or put it '
+        "http://127.0.0.1:9/train-images-idx3-ubyte.gz elsewhere and pass the folder of the "
+        'four files as the root or run "apt install dataset-fashion-mnist", or put it '
         f"at {tmp_path}/data/fashion-mnist/train-images-idx3-ubyte.gz."
     )

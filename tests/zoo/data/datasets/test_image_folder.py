@@ -79,8 +79,8 @@ def test_a_corrupt_image_is_refused_when_read(pets: Path) -> None:
         "train/cat/a.png of pets cannot be read as an image: image file is truncated"
     )
     assert str(caught.value).endswith(
-        "Give a whole JPEG, PNG, WebP, GIF, BMP or TIFF file. Or leave such images out with "
-        'on_corrupt = "skip".'
+        "Give a whole JPEG, PNG, WebP, GIF, BMP or TIFF file. Or leave out such images with "
+        '`on_corrupt="skip"`.'
     )
 
 
@@ -101,7 +101,7 @@ def test_a_class_of_corrupt_images(pets: Path) -> None:
     for path in (pets / "train/dog").iterdir():
         path.write_bytes(b"no image")
     assert refusal(pets, on_corrupt="skip").startswith(
-        "train/dog/ of pets has no sound image; the first: train/dog/c.webp of pets cannot be "
+        "train/dog/ of pets has no readable images; the first: train/dog/c.webp of pets cannot be "
         "read as an image: of no known format."
     )
 
@@ -120,7 +120,7 @@ def test_empty_class(pets: Path) -> None:
     (pets / "train/bird").mkdir()
     (pets / "test/bird").mkdir()
     assert refusal(pets) == (
-        "train/bird of pets has no image, expected files that end in .jpg, .jpeg, .png, .webp, "
+        "train/bird of pets has no images, expected files that end in .jpg, .jpeg, .png, .webp, "
         ".gif, .bmp, .tif, .tiff. Add some, or delete the class in every split."
     )
 
@@ -129,7 +129,7 @@ def test_classes_that_differ(pets: Path) -> None:
     (pets / "test/dog").rename(pets / "test/cow")
     assert refusal(pets, "test") == (
         "test/ of pets lacks the class dog and has the unknown class cow; expected the 2 "
-        "folders of train/. Let every split have the same class folders."
+        "folders of train/. Give every split the same class folders."
     )
 
 
@@ -153,12 +153,12 @@ def test_no_such_data_set(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_dataset("fashon-mnist", split="train", geometry=SMALL_RGB)
     assert str(caught.value) == (
-        "No data set is named 'fashon-mnist', and it is no folder. Did you mean "
+        "No data set is named 'fashon-mnist', and it is not a folder. Did you mean "
         "'fashion-mnist'? Give one of digits, mnist, fashion-mnist, cifar-10, a folder with "
         "train/CLASS/IMAGE, or an index .csv."
     )
     with pytest.raises(
-        ArgumentError, match=r"^A root goes with a named data set or an index."
+        ArgumentError, match=r"^`root` applies only to named data sets and indexes."
     ):
         load_dataset(str(tmp_path), split="train", geometry=SMALL_RGB, root=tmp_path)
 
@@ -181,6 +181,6 @@ def test_unreadable_folder(unprivileged: None) -> None:
         message = refusal(pets)
         (pets / "train/cat").chmod(0o700)
     assert message == (
-        "The folder train/cat of pets cannot be read: Permission denied. Give yourself the "
-        "right to read it, or move it away."
+        "The folder train/cat of pets cannot be read: Permission denied. Change its "
+        "permissions, or move it away."
     )

@@ -69,22 +69,23 @@ def test_root(index: Path, tmp_path: Path) -> None:
             HEADER + "a.png,dog,train\nb.png,cow,test\n",
             "test",
             ", line 3: the label 'cow' is in no row of the split train. Correct it, or add "
-            "images to train on.",
+            "training images with it.",
         ),
         (
             HEADER + "a.png,dog,trian\n",
             "train",
-            ", line 2: the split is 'trian', expected one of train, val, test.",
+            ", line 2: split got 'trian', expected one of train, val, test.",
         ),
         (
             HEADER + "a.png,dog,train\na.png,cat,test\n",
             "train",
-            ", line 3: a.png is listed on line 2 already. List each image once.",
+            ", line 3: a.png is already listed on line 2. List each image once.",
         ),
         (
             HEADER + "a.png,dog\n",
             "train",
-            ", line 2: expected file, labels, split, got 3 columns with a gap. Complete the row.",
+            ", line 2: expected file, labels, split, but one of 3 columns is missing. Complete "
+            "the row.",
         ),
         (
             "file,label\na.png,dog\n",
@@ -93,18 +94,18 @@ def test_root(index: Path, tmp_path: Path) -> None:
         ),
         ("", "train", " has no column 'file', got nothing. Expected a header with file, labels, "
          "split."),
-        (HEADER, "train", " has no row of the split train with a label. Add some."),
-        (HEADER + "a.png,dog,train\n", "test", " has no row of the split test. Add some."),
+        (HEADER, "train", " has no labelled rows in the split train. Add some."),
+        (HEADER + "a.png,dog,train\n", "test", " has no rows in the split test. Add some."),
         (
             HEADER + "x/none.png,dog,train\n",
             "train",
             ", line 2: x/none.png does not exist. Correct the path, which is relative to the "
-            'index, or leave such images out with on_corrupt = "skip".',
+            'index, or leave out such images with `on_corrupt="skip"`.',
         ),
         (
             HEADER + '"a.png,dog,train\n',
             "train",
-            " cannot be read as CSV: unexpected end of data. Write it anew.",
+            " cannot be read as CSV: unexpected end of data. Write it again.",
         ),
     ],
 )  # fmt: skip
@@ -131,5 +132,5 @@ def test_missing_images_are_skipped(index: Path) -> None:
     assert data.targets.tolist() == [[0.0, 0.0, 0.0]]
     (index.parent / "b.png").unlink()
     assert refusal(index, SOUND, on_corrupt="skip").startswith(
-        " has no image of the split train that can be read; the first: a.png of index.csv"
+        " has no readable images in the split train; the first: a.png of index.csv"
     )
