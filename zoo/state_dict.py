@@ -5,27 +5,46 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlzoo.errors import CheckpointMismatchError, NonFiniteWeightsError
+from dlzoo.zoo.module_wrappers import KEY_PARTS
 
 #: Keys listed of each kind, where a checkpoint does not fit.
 NUM_KEYS_SHOWN = 3
 #: Counts training steps for one form of batch norm's momentum; checkpoints from before 2018 have none.
 COUNTER = "num_batches_tracked"
+#: Weight and bias of a last layer and of two auxiliary ones.
+_MAX_HEAD_TENSORS = 6
 
 
-def copy_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor], subject: str) -> None:
+#: What ``get_extra_state`` gives stands under this name.
+_EXTRA = "_extra_state"
+_WRAPPERS = (*KEY_PARTS, "module")
+
+
+def copy_state_dict(module: nn.Module, state_dict: Mapping[str, Any], subject: str) -> None:
     """Copy a state dict into a module whose keys and shapes it must have exactly.
 
-    A missing ``num_batches_tracked`` is taken as 0.
+    Keys may differ in what wrappers put into them (``module.``, ``_orig_mod.``), and in one name
+    before all of them, as the attribute of a training loop's class. A missing
+    ``num_batches_tracked`` is taken as 0.
 
     Raises:
         CheckpointMismatchError: missing, unexpected or mis-shaped keys; lists the first of each.
     """
-    targets = module.state_dict()
+    targets = {
+        key: value
+        for key, value in module.state_dict().items()
+        if isinstance(value, Tensor) and not _is_extra(key)
+    }
+    given, state_dict = _aligned(targets, state_dict), {}
+    for key, value in given.items():
+        if not _is_extra(key):
+            state_dict[key] = value
     missing = [k for k in targets if k not in state_dict and not k.endswith(COUNTER)]
     unexpected = [k for k in state_dict if k not in targets and not k.endswith(COUNTER)]
     misshaped = [
@@ -47,6 +66,38 @@ def copy_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor], subject
                 target.copy_(state_dict[key])
             else:
                 target.zero_()
+    for path, part in module.named_modules():
+        key = f"{path}.{_EXTRA}" if path else _EXTRA
+        if key in given and type(part).set_extra_state is not nn.Module.set_extra_state:
+            part.set_extra_state(given[key])
+
+
+def _is_extra(key: str) -> bool:
+    return key.rpartition(".")[2] == _EXTRA
+
+
+def _aligned(targets: Mapping[str, Tensor], state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict with the keys of a module, where only wrappers' names tell them apart."""
+    if not any(key in targets for key in state_dict):
+        prefixes = {key.partition(".")[0] for key in state_dict}
+        if len(prefixes) == 1:
+            (prefix,) = prefixes
+            bare = {key.removeprefix(f"{prefix}."): v for key, v in state_dict.items()}
+            if any(_without_wrappers(key) in targets for key in bare):
+                state_dict = bare
+    places: dict[str, list[str]] = {}
+    for key in targets:
+        places.setdefault(_without_wrappers(key), []).append(key)
+    aligned = {}
+    for key, value in state_dict.items():
+        found = places.get(_without_wrappers(key), [])
+        is_other = key not in targets and len(found) == 1 and found[0] not in state_dict
+        aligned[found[0] if is_other else key] = value
+    return aligned
+
+
+def _without_wrappers(key: str) -> str:
+    return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
 
 
 def _few(keys: list[str]) -> str:
@@ -57,15 +108,15 @@ def _few(keys: list[str]) -> str:
 def _remedy(
     targets: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], misshaped: list[str]
 ) -> str:
-    if misshaped and len(misshaped) <= 4:
+    if misshaped and len(misshaped) <= _MAX_HEAD_TENSORS:
         # Only the rows of the last layers differ: another number of classes.
         rows = {(targets[k].shape[:1], state_dict[k].shape[:1]) for k in misshaped}
         is_rest_equal = all(targets[k].shape[1:] == state_dict[k].shape[1:] for k in misshaped)
         if len(rows) == 1 and is_rest_equal:
             ((expected, got),) = rows
             return (
-                f"It seems to have {got[0]} classes, the model {expected[0]}: pass "
-                f"--num-classes {got[0]} (in Python: num_classes={got[0]})."
+                f"It seems to have {got[0]} classes, the model {expected[0]}: build it with "
+                f"`num_classes={got[0]}`."
             )
     return "Pass weights that were saved from this model."
 

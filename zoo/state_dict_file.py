@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,11 +15,46 @@ import torch
 from torch import Tensor
 
 from dlzoo.errors import UnsafeCheckpointError, WeightsError
+from dlzoo.zoo.module_wrappers import KEY_PARTS
 
 #: Where training loops put the state dict within what they save, the likeliest first.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-#: What DataParallel and torch.compile put before every key.
-PREFIXES = ("module.", "_orig_mod.")
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "model_state",
+    "module",
+    "weights",
+    "params",
+)
+#: Where they put the running average of the weights.
+AVERAGES = (
+    "model_ema",
+    "state_dict_ema",
+    "ema_state_dict",
+    "model_ema_state_dict",
+    "params_ema",
+    "ema_model",
+    "ema",
+)
+#: Starts of what else is saved: tensors, and no network's.
+_NOT_A_NETWORK = (
+    "optim",
+    "lr_",
+    "sched",
+    "scaler",
+    "amp",
+    "rng",
+    "epoch",
+    "criterion",
+    "loss",
+)
+#: What DataParallel and AveragedModel put before every key.
+_PREFIX = "module."
+#: What AveragedModel keeps beside the network.
+_COUNT = "n_averaged"
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
@@ -26,12 +62,29 @@ _PICKLE = b"\x80"
 _MAX_HEADER = 100_000_000
 
 
+@dataclass(frozen=True)
+class StateDictFile:
+    """The state dict that a file holds."""
+
+    #: May be mapped from the file: copy them before it changes.
+    tensors: dict[str, Tensor]
+    #: What ``get_extra_state`` gave and is not a tensor, by key.
+    extra_state: dict[str, Any]
+    #: What the user should know: which of several state dicts was taken.
+    notes: tuple[str, ...]
+
+
 def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors`` or ``.pth`` file, by name.
+    """Read the tensors of a file, by name; see :func:`read_state_dict_file`."""
+    return read_state_dict_file(path).tensors
+
+
+def read_state_dict_file(path: str | Path) -> StateDictFile:
+    """Read the state dict of a ``.safetensors`` or ``.pth`` file.
 
     What the file is follows from its first bytes, not from its suffix. Common wrappers
-    (``{"state_dict": …}``, ``module.`` before every key) are taken off. Tensors may be mapped
-    from the file: copy them before it changes.
+    (``{"state_dict": …}``, ``module.`` before every key, ``_orig_mod.`` within one) are taken off.
+    Of a network and its running average, the network is taken.
 
     Raises:
         UnsafeCheckpointError: the file can only be read by running code in it.
@@ -146,12 +199,19 @@ def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
     ) from None
 
 
-def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
+def _unwrapped(content: Any, path: Path) -> StateDictFile:
+    notes: list[str] = []
     while isinstance(content, Mapping) and not _holds_tensors(content):
-        inner = next((content[name] for name in WRAPPERS if name in content), None)
-        if not isinstance(inner, Mapping):
+        name, others = _taken_entry(content, path)
+        if name is None:
             break
-        content = inner
+        if others:
+            listed = " and ".join(map(repr, others))
+            notes.append(
+                f"{path.name} holds {name!r} and {listed}: {name!r} was taken. To take "
+                f"{'the other' if len(others) == 1 else 'another'}, save it in a file by itself."
+            )
+        content = content[name]
     if not _holds_tensors(content):
         got = (
             f"the keys {', '.join(map(str, list(content)[:5])) or '(none)'}"
@@ -160,12 +220,14 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
         )
         raise WeightsError(
             f"{path} holds no state dict: got {got}, expected tensors by name, bare or under "
-            f"{', '.join(WRAPPERS)}. Save the model's state_dict()."
+            f"{', '.join(WRAPPERS[:4])}. Save the model's state_dict()."
         )
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    named = {bare_key(str(key)): value for key, value in content.items()}
+    if any(key.startswith(_PREFIX) for key in named):
+        named.pop(_COUNT, None)
+    while named and all(key.startswith(_PREFIX) for key in named):
+        named = {key.removeprefix(_PREFIX): value for key, value in named.items()}
+    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
     for key, value in tensors.items():
         is_plain = value.layout == torch.strided and value.device.type == "cpu"
         if not is_plain or value.is_quantized or value.is_complex():
@@ -173,7 +235,48 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
                 f"{path}: {key} is {value.dtype} {value.layout} on {value.device}, expected a "
                 "plain dense tensor of real numbers. Save the unquantized model's state_dict()."
             )
-    return tensors
+    extra_state = {
+        key: value
+        for key, value in named.items()
+        if key.endswith("_extra_state") and key not in tensors
+    }
+    return StateDictFile(tensors, extra_state, tuple(notes))
+
+
+def bare_key(key: str) -> str:
+    """A key of a state dict without what wrappers around a network's parts put into it.
+
+    >>> bare_key("backbone._orig_mod.conv.weight")
+    'backbone.conv.weight'
+    """
+    return ".".join(part for part in key.split(".") if part not in KEY_PARTS)
+
+
+def _taken_entry(content: Mapping[Any, Any], path: Path) -> tuple[str | None, list[str]]:
+    """The entry that is the network's, and those that could be meant as well."""
+    found = [
+        str(key)
+        for key, value in content.items()
+        if isinstance(value, Mapping)
+        and _may_hold_tensors(value)
+        and not str(key).lower().startswith(_NOT_A_NETWORK)
+    ]
+    if not found:  # to say what is in the likeliest
+        found = [name for name in WRAPPERS if isinstance(content.get(name), Mapping)][:1]
+    known = [name for name in (*WRAPPERS, *AVERAGES) if name in found]
+    if not known and len(found) > 1:
+        raise WeightsError(
+            f"{path} holds several state dicts: {', '.join(found)}, and none of them is called "
+            f"{', '.join(WRAPPERS[:4])}. Save the one that is meant in a file by itself."
+        )
+    name = next(iter(known or found), None)
+    return name, [other for other in found if other != name]
+
+
+def _may_hold_tensors(content: Mapping[Any, Any]) -> bool:
+    return _holds_tensors(content) or any(
+        isinstance(value, Mapping) and _may_hold_tensors(value) for value in content.values()
+    )
 
 
 def _holds_tensors(content: Any) -> bool:

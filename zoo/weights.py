@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dlzoo.errors import CheckpointMismatchError, WeightsError
 from dlzoo.zoo.download import Progress, download, file_name, sha256_of_file, weights_folder
@@ -21,6 +21,7 @@ from dlzoo.zoo.state_dict import copy_state_dict as copy_state_dict
 from dlzoo.zoo.state_dict import require_finite_weights as require_finite_weights
 from dlzoo.zoo.state_dict import sha256_of_state_dict as sha256_of_state_dict
 from dlzoo.zoo.state_dict_file import load_state_dict_file as load_state_dict_file
+from dlzoo.zoo.state_dict_file import read_state_dict_file
 
 #: Arguments of builders that leave every output of a trained network as it is.
 HARMLESS_ARGUMENTS = frozenset({"dropout", "aux_dropout", "aux_logits", "stochastic_depth"})
@@ -50,6 +51,8 @@ class ModelWithWeights:
     card: Card
     origin: WeightsOrigin
     preprocessing: Preprocessing
+    #: What the user should know of how the weights were taken in.
+    notes: tuple[str, ...] = ()
 
 
 def build_with_weights(
@@ -143,20 +146,51 @@ def _build_published(
 def _build_from_file(
     card: Card, path: Path, builder_arguments: dict[str, Any]
 ) -> ModelWithWeights:
-    module = _build_around_file(card, path, builder_arguments)
+    read = read_state_dict_file(path)
+    notes = list(read.notes)
+    arguments = dict(builder_arguments)
+    heads = _auxiliary_heads(card, read.tensors)
+    is_dropped = bool(heads) and not arguments.get("aux_logits", False)
+    if is_dropped:
+        arguments["aux_logits"] = True
+    module = _build_around(card, read.tensors, f"{path.name} for {card.name}", arguments)
+    if is_dropped:
+        module.drop_auxiliary_heads()  # type: ignore[operator]
+        notes.append(
+            f"{path.name} has the auxiliary {'head' if len(heads) == 1 else 'heads'} "
+            f"{' and '.join(heads)}, which only training uses: dropped."
+        )
     origin = WeightsOrigin("file", None, path.name, _sha256_of(module), None, None)
-    return ModelWithWeights(module, card, origin, card.preprocessing)
+    return ModelWithWeights(module, card, origin, card.preprocessing, tuple(notes))
+
+
+def _auxiliary_heads(card: Card, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Names of the auxiliary heads in a state dict of an architecture that has some in training."""
+    parameters = inspect.signature(card.builder).parameters
+    if "aux_logits" not in parameters:
+        return []
+    names = dict.fromkeys(key.partition(".")[0] for key in state_dict)
+    return [name for name in names if name.lower().startswith("aux")]
 
 
 def _build_around_file(card: Card, path: Path, builder_arguments: dict[str, Any]) -> nn.Module:
     state_dict = load_state_dict_file(path)
+    return _build_around(card, state_dict, f"{path.name} for {card.name}", builder_arguments)
+
+
+def _build_around(
+    card: Card,
+    state_dict: dict[str, Tensor],
+    subject: str,
+    builder_arguments: dict[str, Any],
+) -> nn.Module:
     if card.remap_keys is not None:
         state_dict = card.remap_keys(state_dict)
     # Every value drawn now is overwritten, so they may be cheap ones: VGG16 draws for seconds.
     with _private_random_state(0), PortableDraws(0, is_placeholder=True):
         module = card.builder(**builder_arguments)
-    copy_state_dict(module, state_dict, f"{path.name} for {card.name}")
-    require_finite_weights(module, f"{path.name} for {card.name}")
+    copy_state_dict(module, state_dict, subject)
+    require_finite_weights(module, subject)
     return module.eval()
 
 
@@ -200,12 +234,11 @@ def _path_of(card: Card, weights: str | Path) -> Path:
 
 
 def _published_as(card: Card, path: Path) -> PublishedWeights | None:
-    """The published weights that a file holds: told by its name, proved by its hash."""
-    for entry in card.weights:
-        is_named = path.name == file_name(entry.url) and path.is_file()
-        if is_named and sha256_of_file(path).startswith(entry.sha256):
-            return entry
-    return None
+    """The published weights that a file holds, whatever it is called: known by their hash."""
+    if not card.weights or not path.is_file():
+        return None
+    digest = sha256_of_file(path)
+    return next((entry for entry in card.weights if digest.startswith(entry.sha256)), None)
 
 
 def _sha256_of(module: nn.Module) -> str:

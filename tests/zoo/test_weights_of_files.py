@@ -103,7 +103,7 @@ def test_other_number_of_classes(tmp_path: Path) -> None:
         CheckpointMismatchError,
         "emnist.pth for lenet5_relu: does not fit. 2 mis-shaped: output.weight [47, 84] instead of "
         "[10, 84], output.bias [47] instead of [10]. It seems to have 47 classes, the model 10: "
-        "pass --num-classes 47 (in Python: num_classes=47).",
+        "build it with `num_classes=47`.",
     )
     build_with_weights(LENET, weights=path, num_classes=47)
 

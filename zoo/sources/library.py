@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -47,10 +48,11 @@ def source_from_library(library: str, name: str, options: SourceOptions) -> Mode
     shape, preprocessing = _facts(library, package, name, network)
     specs = options.inputs or (InputSpec(name="input", shape=(1, *shape)),)
     is_random = options.weights in ("auto", "random")
+    notes: tuple[str, ...] = ()
     if is_random and specs[0].is_image:
         scale_to_unit_variance(network, specs[0].shape[1:], options.seed)
     elif not is_random and not is_pretrained:
-        load_weights_file(network, options.weights, subject)
+        notes = load_weights_file(network, options.weights, subject)
     # By now the weights are the module's own.
     source = source_from_module(
         network,
@@ -60,11 +62,12 @@ def source_from_library(library: str, name: str, options: SourceOptions) -> Mode
         origin=subject,
     )
     kind = "random" if is_random else "published" if is_pretrained else "file"
+    file_name = Path(options.weights).name if kind == "file" else None
     weights: dict[str, Any] = {
         **source.weights,
         "kind": kind,
         "seed": options.seed if is_random else None,
-        "source": subject if kind == "published" else None,
+        "source": subject if kind == "published" else file_name,
         "sha256": sha256_of_state_dict(network.state_dict()),
     }
     labels = None
@@ -73,6 +76,7 @@ def source_from_library(library: str, name: str, options: SourceOptions) -> Mode
     is_as_built = not options.inputs
     return replace(
         source,
+        notes=(*notes, *source.notes),
         weights=weights,
         labels=labels,
         preprocessing=preprocessing if is_as_built else None,

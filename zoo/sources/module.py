@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.jit._script import RecursiveScriptModule
+from torch.jit._trace import TopLevelTracedModule
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree
 
 from dlzoo.errors import ArgumentError, ExportError, describe_exception
@@ -20,7 +22,7 @@ from dlzoo.zoo.sources.input_spec import InputSpec
 from dlzoo.zoo.sources.module_call import bind_inputs, copies_of
 from dlzoo.zoo.sources.source import ModelSource, SourceOptions, refuse_options
 from dlzoo.zoo.state_dict import copy_state_dict, require_finite_weights, sha256_of_state_dict
-from dlzoo.zoo.state_dict_file import load_state_dict_file
+from dlzoo.zoo.state_dict_file import read_state_dict_file
 
 _SCORES_RANK = 2
 #: Where torch keeps its quantized layers.
@@ -51,13 +53,14 @@ def source_from_module(
     kind = type(module).__name__
     refuse_options(f"the module {kind}", options, ["--num-classes"])
     _require_traceable(module, kind)
-    if options.weights != "auto":
-        load_weights_file(module, options.weights, kind)
+    notes = [f"{wrapper} around the network is taken off." for wrapper in wrappers]
+    is_from_file = options.weights != "auto"
+    if is_from_file:
+        notes += load_weights_file(module, options.weights, kind)
     _require_float32_on_cpu(module)
     require_finite_weights(module, options.name or kind)
     inputs = options.inputs or options.default_inputs or _ask_for_inputs(module)
     outputs = describe_outputs(module, {spec.name: _drawn(spec) for spec in inputs})
-    notes = [f"{wrapper} around the network is taken off." for wrapper in wrappers]
     return ModelSource(
         name=options.name or kind.lower(),
         network=module,
@@ -70,8 +73,10 @@ def source_from_module(
             "num_parameters": sum(p.numel() for p in module.parameters()),
         },
         weights={
-            "kind": "module",
-            "source": origin or f"the module {kind}",
+            "kind": "file" if is_from_file else "module",
+            "source": Path(options.weights).name
+            if is_from_file
+            else origin or f"the module {kind}",
             "sha256": sha256_of_state_dict(module.state_dict()),
             "seed": None,
             "license": None,
@@ -86,7 +91,7 @@ def _require_traceable(module: nn.Module, kind: str) -> None:
             "was made from."
         )
     for path, part in module.named_modules():
-        if isinstance(part, torch.jit.RecursiveScriptModule) and not _is_traced(module, path):
+        if isinstance(part, RecursiveScriptModule) and not _is_traced(module, path):
             raise ArgumentError(
                 f"{kind} has {path!r} as TorchScript, which torch.export does not trace. Put the "
                 "nn.Module that it was made from in its place."
@@ -98,7 +103,7 @@ def _require_traceable(module: nn.Module, kind: str) -> None:
                 "its bundle, for example with onnxruntime.quantization."
             )
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if isinstance(tensor, UninitializedTensorMixin):
+        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             raise ArgumentError(
                 f"{kind} has {name} without a shape: a lazy layer that never ran. Call the module "
                 "once on a batch first."
@@ -109,17 +114,22 @@ def _is_traced(module: nn.Module, path: str) -> bool:
     """Whether a part is within one that ``torch.jit.trace`` made, which may export."""
     steps = path.split(".")
     parts = (module.get_submodule(".".join(steps[:n])) for n in range(1, len(steps) + 1))
-    return any(isinstance(part, torch.jit.TopLevelTracedModule) for part in parts)
+    return any(isinstance(part, TopLevelTracedModule) for part in parts)
 
 
-def load_weights_file(module: nn.Module, path: str, subject: str) -> None:
+def load_weights_file(module: nn.Module, path: str, subject: str) -> tuple[str, ...]:
     """Copy the weights of a ``.safetensors`` or ``.pth`` file into a module.
+
+    Returns:
+        What the user should know: which of several state dicts was taken.
 
     Raises:
         WeightsError: it is not there, not readable without running code, or does not fit.
     """
     file = Path(path).expanduser()
-    copy_state_dict(module, load_state_dict_file(file), f"{file.name} for {subject}")
+    read = read_state_dict_file(file)
+    copy_state_dict(module, {**read.tensors, **read.extra_state}, f"{file.name} for {subject}")
+    return read.notes
 
 
 @dataclass(frozen=True)

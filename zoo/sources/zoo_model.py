@@ -54,6 +54,7 @@ def source_from_zoo(name: str, options: SourceOptions) -> ModelSource:
             "num_classes": num_classes,
         },
         weights=asdict(model.origin),
+        notes=model.notes,
         preprocessing=model.preprocessing,
         labels=load_labels(card.labels) if has_labels and card.labels else None,
         rho2_limit=card.rho2_limit,
