@@ -55,6 +55,7 @@ from dlzoo.zoo.sources.module_call import (
     bind_shapes,
     copies_of,
     input_order,
+    keywords_named,
 )
 
 #: The sizes that an open axis is to take, by its symbol.
@@ -274,6 +275,7 @@ def trace_and_translate(
             AttentionInFourDimensions(),
             PromotedTypes(),
             DataAsDetached(),
+            keywords_named(module, example_inputs),
             forward_on_copies(module, copied),
         ):
             return torch.onnx.export(
