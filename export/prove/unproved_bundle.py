@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from dlzoo.export.graph.onnx_graph import OnnxGraph
 from dlzoo.export.plan.plan import ExportPlan
 from dlzoo.export.prove.layer_proof import measure_layers
+from dlzoo.export.prove.special_values import describe_special_values
+from dlzoo.export.reference.complete_golden_sets import Array, complete_golden_sets
 from dlzoo.export.reference.power import measure_power
 from dlzoo.export.reference.proved_sizes import proved_axes
 from dlzoo.runtime.bundle.bundle import write_manifest
@@ -32,9 +37,6 @@ class UnprovedBundle:
     manifest: Manifest
     power: Power
     layers: LayerErrors
-    #: Image size of each golden set, where the size was to be dynamic.
-    sizes: dict[str, tuple[int, int]]
-    traced_size: tuple[int, int]
 
 
 def write_unproved(
@@ -59,17 +61,22 @@ def write_unproved(
     notes.extend(graph.notes)
     clock("write")
     saved = graph.save(folder / "model.onnx")
-    golden_sets = []
-    for number, (kind, inputs) in enumerate(plan.golden_inputs(graph, seed)):
+
+    def compute(number: int, kind: str, inputs: dict[str, Array]) -> GoldenSet:
         clock("reference", f"PyTorch in float64, {kind}")
         golden = plan.golden_set(f"test_data_set_{number}", kind, inputs)
         write_golden_set(folder / "golden", golden, "float32")
-        golden_sets.append(golden)
+        return golden
+
+    dtypes = {spec.name: spec.dtype for spec in graph.outputs}
+    golden_sets = complete_golden_sets(
+        plan.golden_inputs(graph, seed), compute, dtypes=dtypes, seed=seed
+    )
     clock("power")
     power = measure_power(
         plan.module,
         golden_sets,
-        dtypes={spec.name: spec.dtype for spec in graph.outputs},
+        dtypes=dtypes,
         limits=plan.limits,
         seed=seed,
         parameters=graph.parameters,
@@ -84,25 +91,28 @@ def write_unproved(
         limits=plan.limits,
         provider=providers[0],
     )
+    clock("special values")
+    special_values = describe_special_values(
+        graph,
+        folder / "model.onnx",
+        golden_sets,
+        num_multiply_adds=plan.num_multiply_adds,
+        provider=providers[0],
+    )
     clock("hashes")
     manifest = write_manifest(
         folder,
-        _manifest(plan, graph, golden_sets, providers),
+        _manifest(plan, graph, golden_sets, special_values),
         known_hashes=saved.files,
     )
-    sizes = {}
-    for golden in golden_sets:
-        size = plan.image_size_of(golden.inputs)
-        if size is not None:
-            sizes[golden.name] = size
-    return UnprovedBundle(manifest, power, layers, sizes, plan.image_size)
+    return UnprovedBundle(manifest, power, layers)
 
 
 def _manifest(
     plan: ExportPlan,
     graph: OnnxGraph,
     golden_sets: Sequence[GoldenSet],
-    providers: Sequence[str],
+    special_values: tuple[dict[str, Any], ...],
 ) -> Manifest:
     source, options = plan.source, plan.options
     packages = ("torch", "onnx", "onnxscript", "numpy")
@@ -132,4 +142,12 @@ def _manifest(
         weights=source.weights,
         files={},
         custom_ops=graph.custom_ops,
+        target=options.target,
+        asked_lowerings=dict(options.lowerings),
+        integer_ranges={
+            spec.name: (spec.low, spec.high)
+            for spec in plan.inputs
+            if np.dtype(spec.dtype).kind in "iub" and spec.dtype != "uint8"
+        },
+        special_values=special_values,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from dlzoo.export.reference.complete_golden_sets import Array, complete_golden_sets
 from dlzoo.export.reference.golden_inputs import golden_inputs
 from dlzoo.export.reference.reference import compute_golden_set
 from dlzoo.runtime.bundle.golden_set import GoldenSet
@@ -29,7 +30,10 @@ def fresh_golden_sets(manifest: Manifest, module: nn.Module, *, seed: int) -> li
         seed=seed + _FRESH_SEED_OFFSET,
         integer_ranges=manifest.integer_ranges,
     )
-    return [
-        compute_golden_set(f"fresh_{number}", kind, module, inputs, output_names=names)
-        for number, (kind, inputs) in enumerate(drawn)
-    ]
+
+    def compute(number: int, kind: str, inputs: dict[str, Array]) -> GoldenSet:
+        return compute_golden_set(f"fresh_{number}", kind, module, inputs, output_names=names)
+
+    return complete_golden_sets(
+        drawn, compute, dtypes={spec.name: spec.dtype for spec in manifest.outputs}, seed=seed
+    )

@@ -83,6 +83,35 @@ def golden_inputs(
     return sets
 
 
+def ordinary_inputs(inputs: Mapping[str, Array], *, seed: int) -> tuple[str, dict[str, Array]]:
+    """Inputs of the same sizes, of the first kind: N(0, 1), or noise for 8-bit images.
+
+    Args:
+        inputs: a set whose images say nothing, such as zeros before an instance normalization;
+            indices and masks stay as they are.
+        seed: draws the values.
+
+    Returns:
+        The name of the kind, and the inputs.
+    """
+    has_floats = any(array.dtype.kind == "f" for array in inputs.values())
+    kind, fill = _FLOAT_KINDS[0] if has_floats else _INTEGER_KINDS[0]
+    generator = np.random.Generator(
+        np.random.PCG64(np.random.SeedSequence([seed, len(inputs)]))
+    )
+    drawn = {}
+    for name, array in inputs.items():
+        is_image = array.dtype.kind == "f" or array.dtype == np.uint8
+        drawn[name] = _drawn(array.shape, array.dtype, fill, generator) if is_image else array
+    return kind, drawn
+
+
+def _drawn(
+    shape: tuple[int, ...], dtype: np.dtype[Any], fill: _Fill, generator: np.random.Generator
+) -> Array:
+    return np.ascontiguousarray(fill(generator, shape, dtype).astype(dtype, copy=False))
+
+
 def _smallest_batch(inputs: Sequence[TensorSpec]) -> int:
     """The number of samples of inputs whose sizes are all fixed."""
     firsts = [spec.dims[0] for spec in inputs if spec.dims]
@@ -99,7 +128,7 @@ def _fill(
     shape = tuple(symbols[d] if isinstance(d, str) else d for d in spec.dims)
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f" or dtype == np.uint8:
-        return np.ascontiguousarray(fill(generator, shape, dtype).astype(dtype, copy=False))
+        return _drawn(shape, dtype, fill, generator)
     # Indices, lengths and masks: without a range, 0 and 1 are the safest guess.
     low, high = integer_range
     return generator.integers(low, high + 1, shape).astype(dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,22 +23,44 @@ def silent_sizes(
         golden_sets: of the proof.
         dtypes: output name -> the numpy dtype name that the model declares.
     """
+    reasons = []
+    for golden, output, share in _silent_outputs(golden_sets, dtypes):
+        sizes = (array.shape for array in golden.inputs.values())
+        shown = ", ".join("x".join(map(str, size)) for size in sizes)
+        reasons.append(
+            f"at inputs of size {shown} float32's own error is {share:.1%} of output "
+            f"{output!r}, so no error of the model could show there"
+        )
+    return tuple(reasons)
+
+
+def sets_of_silent_sizes(
+    golden_sets: Sequence[GoldenSet], dtypes: Mapping[str, str]
+) -> list[GoldenSet]:
+    """One golden set of each size at which an output cannot be judged.
+
+    Args:
+        golden_sets: of the proof.
+        dtypes: output name -> the numpy dtype name that the model declares.
+    """
+    found = {golden.name: golden for golden, _, _ in _silent_outputs(golden_sets, dtypes)}
+    return list(found.values())
+
+
+def _silent_outputs(
+    golden_sets: Sequence[GoldenSet], dtypes: Mapping[str, str]
+) -> Iterator[tuple[GoldenSet, str, float]]:
+    """The first set of a size, an output, and float32's smallest error there."""
     by_size: dict[tuple[tuple[int, ...], ...], list[GoldenSet]] = {}
     for golden in golden_sets:
         if golden.is_finite:
             sizes = tuple(array.shape for array in golden.inputs.values())
             by_size.setdefault(sizes, []).append(golden)
-    reasons = []
-    for sizes, sets in by_size.items():
+    for sets in by_size.values():
         for output in sets[0].reference:
             if np.dtype(dtypes.get(output, "float32")).kind != "f":
                 continue
             shares = [golden.noise[output].share_of_signal for golden in sets]
             known = [share for share in shares if share is not None]
             if len(known) == len(shares) and min(known) > VACUOUS_SHARE:
-                shown = ", ".join("x".join(map(str, size)) for size in sizes)
-                reasons.append(
-                    f"at inputs of size {shown} float32's own error is {min(known):.1%} of output "
-                    f"{output!r}, so no error of the model could show there"
-                )
-    return tuple(reasons)
+                yield sets[0], output, min(known)
