@@ -27,6 +27,7 @@ from dlzoo.runtime.session.session import Session, open_session
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.dataset_source import load_dataset
 from dlzoo.zoo.data.file_dataset import OnCorrupt
+from dlzoo.zoo.module_state import state_restored
 from dlzoo.zoo.sources.load import load_source
 from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
 from dlzoo.zoo.train.losses.loss import Loss, learns_embeddings
@@ -226,8 +227,8 @@ def _trained_on(bundle: Bundle) -> str | None:
 
 
 def _run_network(network: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        outputs: Tensor = network(images)
+    with torch.no_grad(), state_restored(network):
+        outputs: Tensor = network(images.clone())
     return outputs
 
 
