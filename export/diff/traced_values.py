@@ -80,7 +80,39 @@ def reference_values(
     tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in inputs]
     wide, plain = _Run(_call_in_float64, _widened), _Run(_call, _unchanged)
     moved = [_MovedRun(seed) for seed in range(NUM_MOVED_RUNS)]
-    runs: list[_Run] = [wide, plain, *moved]
+    for node in _computed(network, wanted, tensors, known, [wide, plain, *moved]):
+        if isinstance(wide.env[node], Tensor):
+            y = as_array(wide.env[node]).astype(np.float64)
+            others = [as_array(run.env[node]) for run in moved]
+            yield node.name, y, noise_floor(y, as_array(plain.env[node]), others)
+
+
+def plain_values(
+    network: TracedNetwork, names: Collection[str], inputs: Sequence[Array]
+) -> Iterator[tuple[str, Array]]:
+    """Compute values plainly in float32, where the inputs may hold NaN and infinities.
+
+    Args:
+        network: what was traced.
+        names: which values, of ``network.values``.
+        inputs: the network's, in order.
+    """
+    wanted = {name for name in names if name in network.by_name}
+    tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in inputs]
+    plain = _Run(_call, _unchanged)
+    for node in _computed(network, wanted, tensors, {}, [plain]):
+        if isinstance(plain.env[node], Tensor):
+            yield node.name, as_array(plain.env[node])
+
+
+def _computed(
+    network: TracedNetwork,
+    wanted: Collection[str],
+    tensors: Sequence[Tensor],
+    known: Mapping[Node, Array],
+    runs: Sequence[_Run],
+) -> Iterator[Node]:
+    """Go through the program in all runs, stopping at each wanted value while they hold it."""
     needed = _needed(network, wanted, known)
     uses = {node: sum(user in needed for user in node.users) for node in needed}
     with torch.no_grad():
@@ -90,10 +122,8 @@ def reference_values(
             for run in runs:
                 value = _value_source(network, node, tensors, known, run)
                 run.env[node] = run.call(node, run.env) if value is None else value
-            if node.name in wanted and isinstance(wide.env[node], Tensor):
-                y = as_array(wide.env[node]).astype(np.float64)
-                others = [as_array(run.env[node]) for run in moved]
-                yield node.name, y, noise_floor(y, as_array(plain.env[node]), others)
+            if node.name in wanted:
+                yield node
             if node in known or node.op == "placeholder":
                 continue
             for argument in node.all_input_nodes:
