@@ -76,7 +76,7 @@ def build_with_weights(
             else random), ``random``, the name of published weights, or the path of a
             ``.safetensors`` or ``.pth`` file.
         seed: draws the random weights.
-        progress: is told (bytes so far, bytes in all) of a download.
+        progress: called with (bytes so far, bytes in all) of a download.
         builder_arguments: passed to the builder.
 
     Raises:

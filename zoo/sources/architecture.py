@@ -33,10 +33,10 @@ class Architecture:
 
 
 def card_of(model: str) -> Card | None:
-    """The card of a model of the zoo; None of anybody else's.
+    """The card of a model of the zoo; None for any other model.
 
     Raises:
-        UnknownModelError: it looks like a name of the zoo, and is none.
+        UnknownModelError: it looks like a name of the zoo and is not one.
     """
     return None if ":" in model else get_card(model)
 

@@ -1,4 +1,4 @@
-"""A function of anybody's code that builds a network: ``package.module:factory``, ``file.py:factory``."""
+"""A function of your own code that builds a network: ``package.module:factory``, ``file.py:factory``."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _run(function: Any, subject: str, *arguments: Any) -> Any:
         file = Path(getattr(error, "filename", None) or (own[-1].filename if own else "")).name
         where = f" at {file}:{line}" if line and file else ""
         raise ArgumentError(
-            f"{subject} cannot be built: {describe_exception(error)}{where}. Mend that, or "
+            f"{subject} cannot be built: {describe_exception(error)}{where}. Fix that, or "
             "name a function without required arguments."
         ) from None
 

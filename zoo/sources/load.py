@@ -27,9 +27,9 @@ def load_source(model: str | nn.Module, options: SourceOptions | None = None) ->
         options: what goes with it.
 
     Raises:
-        ArgumentError: it cannot be had, or the options do not go with it.
+        ArgumentError: it does not exist, or the options do not go with it.
         UnknownModelError: no model of the zoo has that name.
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights are unavailable or do not fit.
     """
     options = options or SourceOptions()
     require_distinct_names(options.inputs)

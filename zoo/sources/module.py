@@ -1,4 +1,4 @@
-"""Anybody's module, with the weights it has."""
+"""Your own module, with the weights it has or those of a file."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def describe_outputs(module: nn.Module, inputs: Mapping[str, Tensor]) -> Describ
         )
         raise ArgumentError(
             f"{type(module).__name__} fails in PyTorch itself on {shapes}: "
-            f"{describe_exception(error)}. Give it inputs that it takes, or mend it."
+            f"{describe_exception(error)}. Give it inputs that it takes, or fix it."
         ) from None
     leaves, _ = _pytree.tree_flatten_with_path(result)
     tensors = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
@@ -238,7 +238,7 @@ def _require_one_answer(module: nn.Module, result: Any, again: Any) -> None:
             raise ArgumentError(
                 f"{type(module).__name__} gives another answer each time, in eval mode, on one "
                 "input: something in its forward is random (F.dropout without "
-                "training=self.training?). Mend that first."
+                "training=self.training?). Fix that first."
             )
 
 

@@ -13,7 +13,7 @@ from dlzoo.zoo.sources.input_spec import DTYPES, InputSpec
 from dlzoo.zoo.sources.module import source_from_module
 from dlzoo.zoo.sources.source import ModelSource, SourceOptions, refuse_options
 
-#: torch.export takes 0 and 1 for special: an open axis is given an example of this size.
+#: torch.export specializes sizes 0 and 1: an open axis is given an example of this size.
 _OPEN_SIZE = 2
 #: The position of the training flag in the operators that behave otherwise in training.
 _TRAINING_FLAGS = {
@@ -27,7 +27,7 @@ def source_from_program(path: Path, options: SourceOptions) -> ModelSource:
     """Read an ExportedProgram; an axis is open in the bundle only where it is open in the program.
 
     Raises:
-        ArgumentError: it is no such file, or was exported in training mode.
+        ArgumentError: it is not such a file, or was exported in training mode.
     """
     refuse_options(path.name, options, ["--input", "--num-classes", "--weights"])
     program = _load(path)

@@ -18,8 +18,8 @@ def source_from_zoo(name: str, options: SourceOptions) -> ModelSource:
 
     Raises:
         UnknownModelError: no model has that name.
-        WeightsError: the weights cannot be had or do not fit.
-        ArgumentError: the number of classes is none.
+        WeightsError: the weights are unavailable or do not fit.
+        ArgumentError: the number of classes is below 1.
     """
     card = get_card(name)
     refuse_options(card.name, options, ["--input"])

@@ -1,4 +1,4 @@
-"""Anybody's network becomes a bundle that proves itself, and comes back as it was."""
+"""Your own network becomes a bundle that proves itself, and comes back as it was."""
 
 import random
 import textwrap
