@@ -32,6 +32,7 @@ def export_model(
     name: str | None = None,
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = ("disabled", "basic", "all"),
+    strict_special_values: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Bundle:
@@ -56,6 +57,8 @@ def export_model(
         name: what the bundle is called; the model's name, or its class's, if absent.
         providers: where the proof runs.
         optimizations: ONNX Runtime's graph optimization levels of the proof.
+        strict_special_values: let answers to inputs with NaN and infinities decide, too; they are
+            only reported without it.
         force: replace a bundle that is already there.
         progress: called with each stage, each note, and how much of a download has arrived.
 
@@ -81,6 +84,7 @@ def export_model(
         name=name,
         providers=providers,
         optimizations=optimizations,
+        strict_special_values=strict_special_values,
         force=force,
         progress=progress,
     )
@@ -99,6 +103,7 @@ def verify(
     seed: int = 0,
     allow_fallback: bool = False,
     native_library: str | Path = "auto",
+    strict_special_values: bool = False,
     progress: Progress = SILENT,
 ) -> Report:
     """Replay what a bundle proves, or compare any ``.onnx`` file with recorded outputs.
@@ -117,6 +122,8 @@ def verify(
         allow_fallback: let nodes run on another provider than the one asked for.
         native_library: kernels for operators of domain ``dlzoo``: the file, ``off``, or ``auto`` for
             ``DLZOO_NATIVE_LIBRARY`` or else the one built beside the package.
+        strict_special_values: let answers to inputs with NaN and infinities decide, too; they are
+            only reported without it.
         progress: called with the name of each stage.
 
     Raises:
@@ -154,6 +161,7 @@ def verify(
                 optimizations=optimizations,
                 allow_fallback=allow_fallback,
                 native_library=native_library,
+                strict_special_values=strict_special_values,
                 progress=progress,
             )
         bundle = Bundle.open(path)
@@ -169,6 +177,7 @@ def verify(
             optimizations=optimizations,
             allow_fallback=allow_fallback,
             native_library=native_library,
+            strict_special_values=strict_special_values,
             progress=progress,
         )
 
@@ -187,6 +196,7 @@ def verify(
             optimizations=optimizations,
             allow_fallback=allow_fallback,
             native_library=native_library,
+            strict_special_values=strict_special_values,
             progress=progress,
         )
         return report if report else explain_failure(report, bundle, module, fresh)

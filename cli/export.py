@@ -80,6 +80,13 @@ def export(
     provider: Annotated[
         list[str] | None, typer.Option(help="Prove it on cpu, cuda, …; repeatable. [cpu]")
     ] = None,
+    strict_special_values: Annotated[
+        bool,
+        typer.Option(
+            "--strict-special-values",
+            help="Let the answers to inputs with NaN and Inf decide, too.",
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a bundle that is already there.")
     ] = False,
@@ -125,6 +132,7 @@ def export(
                 num_classes=num_classes,
                 seed=seed,
                 providers=tuple(provider or ("cpu",)),
+                strict_special_values=strict_special_values,
                 force=force,
                 progress=display,
             )

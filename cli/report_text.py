@@ -9,6 +9,7 @@ from dlzoo.cli.console import print_facts, print_lines, print_table
 
 if TYPE_CHECKING:
     from dlzoo.runtime.bundle.bundle import Bundle
+    from dlzoo.runtime.bundle.manifest import Manifest
     from dlzoo.runtime.proof.report import CandidateResult, Report
 
 _HOW_TO_READ = (
@@ -34,14 +35,19 @@ def print_export(bundle: Bundle, report: Report) -> None:
         ]
     )
     print_lines([""])
-    print_report(report)
+    print_report(report, manifest)
     print_lines(
         ["", f"Replay the proof anywhere, without PyTorch: dlzoo verify {bundle.path}"]
     )
 
 
-def print_report(report: Report) -> None:
-    """Print the verdict, the worst numbers of every kind of run, and how to read them."""
+def print_report(report: Report, manifest: Manifest | None = None) -> None:
+    """Print the verdict, the worst numbers of every kind of run, and how to read them.
+
+    Args:
+        report: of a proof.
+        manifest: of the bundle, where there is one: it says how NaN and infinities are answered.
+    """
     print_lines([f"{report.verdict.upper()}  {report.bundle}, opset {report.opset}", ""])
     groups: dict[tuple[str, str], list[CandidateResult]] = {}
     for result in report.candidates:
@@ -66,11 +72,11 @@ def print_report(report: Report) -> None:
         where = f"{result.place}, {result.optimization}, batch {result.batch}, {result.kind}"
         print_lines([f"FAIL  {where}: {'; '.join(result.reasons)}"])
     print_lines([""])
-    print_facts(_facts(report))
+    print_facts(_facts(report, manifest))
     print_lines(["", _HOW_TO_READ])
 
 
-def _facts(report: Report) -> list[tuple[str, str]]:
+def _facts(report: Report, manifest: Manifest | None) -> list[tuple[str, str]]:
     facts = []
     if power := report.power:
         text = str(power)
@@ -80,6 +86,10 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     for symbol, axis in report.dynamic_axes.items():
         proved = ", ".join(str(size) for size in axis["proved"])
         facts.append(("dynamic axis", f"{symbol}, proved at {proved}"))
+    for special in manifest.special_values if manifest else ():
+        facts.append(
+            ("special values", f"{special['text']} ({special['provider']}, when exported)")
+        )
     facts += [("note", note) for note in report.notes]
     # Stages that take next to no time are left out.
     stages = [f"{stage} {s:.1f}" for stage, s in report.seconds.items() if s >= 0.05]

@@ -61,6 +61,13 @@ def verify(
             show_default=False,
         ),
     ] = "auto",
+    strict_special_values: Annotated[
+        bool,
+        typer.Option(
+            "--strict-special-values",
+            help="Let the answers to inputs with NaN and Inf decide, too.",
+        ),
+    ] = False,
     server: Annotated[
         str | None,
         typer.Option(
@@ -93,6 +100,7 @@ def verify(
     from dlzoo.api import verify as verify_bundle
     from dlzoo.cli.console import print_document, stage_display
     from dlzoo.cli.report_text import print_report
+    from dlzoo.runtime.bundle.bundle import Bundle
     from dlzoo.runtime.proof.report import ProofError
 
     tolerance = None
@@ -103,7 +111,12 @@ def verify(
     if server is not None:
         from dlzoo.cli.verify_server import verify_server
 
-        unused = {"--provider": provider, "--optimization": optimization, "--against": against}
+        unused = {
+            "--provider": provider,
+            "--optimization": optimization,
+            "--against": against,
+            "--strict-special-values": strict_special_values or None,
+        }
         for flag, value in unused.items():
             if value is not None:
                 raise ArgumentError(
@@ -136,12 +149,13 @@ def verify(
             seed=seed,
             allow_fallback=allow_fallback,
             native_library=native_library,
+            strict_special_values=strict_special_values,
             progress=display,
         )
     if json:
         print_document(report.to_json())
     else:
-        print_report(report)
+        print_report(report, Bundle.open(bundle).manifest if golden is None else None)
     if not report:
         raise ProofError(
             f"{report.bundle}: the verdict is {report.verdict}. {report.explanation}",

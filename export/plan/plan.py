@@ -154,6 +154,17 @@ class ExportPlan:
             return {}
         return dict.fromkeys(("height", "width"), (size.low, size.high))
 
+    @property
+    def fixed_options(self) -> ExportOptions:
+        """The options without an open axis: as many samples, and as large images, as the source has."""
+        size = self.options.parsed_image_size
+        batch = self.source.inputs[0].shape[0] if self.is_batch_open else None
+        return replace(
+            self.options,
+            batch=self.options.batch or batch,
+            image_size=self.image_size if isinstance(size, SizeRange) else size,
+        )
+
     def image_size_of(self, inputs: Mapping[str, Array]) -> tuple[int, int] | None:
         """Height and width of the image in a golden set, where they are open."""
         if not isinstance(self.options.parsed_image_size, SizeRange):
@@ -237,27 +248,48 @@ class ExportPlan:
         """PyTorch's answers to one set of inputs, in float64, and its noise floor.
 
         Raises:
-            DynamicAxisError: PyTorch itself cannot take an image of this size.
+            DynamicAxisError: PyTorch itself cannot take inputs of this size, though it takes those
+                that were traced.
         """
         try:
             return compute_golden_set(
                 name, kind, self.module, inputs, output_names=self.output_names
             )
-        except RuntimeError as error:
+        except (RuntimeError, IndexError, ValueError) as error:
             size = self.image_size_of(inputs)
-            if size is None:
+            where = (
+                f"batch {len(next(iter(inputs.values())))}"
+                if size is None
+                else f"{size[0]}x{size[1]}"
+            )
+            if size is None and not self.is_batch_open:
                 raise
-            text = str(error).splitlines()[0]
-            reason = f"PyTorch itself fails at {size[0]}x{size[1]} ({text})"
-            raise dynamic_size_error(self.source.name, self.image_size, reason) from None
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            raise self.open_axis_error(
+                is_batch=size is None, reason=f"PyTorch itself fails at {where} ({text})"
+            ) from None
 
+    def open_axis_error(
+        self, *, is_batch: bool, reason: str, is_fix_proved: bool | None = None
+    ) -> DynamicAxisError:
+        """The error for a network whose batch, or height and width, cannot be open.
 
-def dynamic_size_error(
-    name: str, image_size: tuple[int, int], reason: str
-) -> DynamicAxisError:
-    """The error for a model that cannot have a dynamic height and width."""
-    height, width = image_size
-    return DynamicAxisError(
-        f"{name} cannot have a dynamic height and width: {reason}. Leave `image_size` out, "
-        f"or fix it, for example `image_size=({height}, {width})`."
-    )
+        Args:
+            is_batch: whether it is the batch.
+            reason: what is wrong, and where.
+            is_fix_proved: whether the export passes with the sizes of ``fixed_options``; None where
+                it was not tried: PyTorch itself took them.
+        """
+        fixed = self.fixed_options
+        argument = (
+            f"`batch={fixed.batch}`" if is_batch else f"`image_size={fixed.parsed_image_size}`"
+        )
+        subject = "batch" if is_batch else "height and width"
+        if is_fix_proved is False:
+            fix = f"With {argument} the export fails, too: write the forward so that it holds at every size"
+        else:
+            passes = ", with which the export passes" if is_fix_proved else ""
+            fix = f"Fix the {subject}: {argument}{passes}"
+        return DynamicAxisError(
+            f"{self.source.name} cannot have an open {subject}: {reason.rstrip('.')}. {fix}."
+        )

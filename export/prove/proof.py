@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
+from dlzoo.errors import DlzooError
 from dlzoo.export.diff.diff import explain_failure
-from dlzoo.export.plan.bundled_network import wrap_as_bundled
 from dlzoo.export.plan.options import ExportOptions
-from dlzoo.export.plan.plan import ExportPlan, dynamic_size_error
-from dlzoo.export.prove.unproved_bundle import UnprovedBundle, write_unproved
+from dlzoo.export.plan.plan import ExportPlan
+from dlzoo.export.prove.unproved_bundle import write_unproved
+from dlzoo.export.prove.wrong_sizes import find_culprit, find_wrong_sizes
+from dlzoo.export.reference.silent_layer import first_silent_layer
 from dlzoo.runtime.bundle.bundle import Bundle, write_parity
 from dlzoo.runtime.bundle.manifest import Manifest
 from dlzoo.runtime.bundle.staging import BUNDLE, staged_folder
 from dlzoo.runtime.pages.model_card import model_card_from_manifest
 from dlzoo.runtime.pages.report_page import report_page
+from dlzoo.runtime.proof.limits import VACUOUS_SHARE
 from dlzoo.runtime.proof.progress import SILENT, Progress
 from dlzoo.runtime.proof.report import ProofError, Report
+from dlzoo.runtime.proof.silent_sizes import sets_of_silent_sizes
 from dlzoo.runtime.proof.stage_clock import StageClock
 from dlzoo.runtime.proof.validate import verify_bundle
 from dlzoo.zoo.module_state import in_eval_mode
@@ -42,6 +47,7 @@ def export_and_report(
     name: str | None = None,
     providers: Sequence[str] = ("cpu",),
     optimizations: Sequence[str] = ("disabled", "basic", "all"),
+    strict_special_values: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[Bundle, Report]:
@@ -59,17 +65,41 @@ def export_and_report(
         name: what the bundle is called; the model's name, or its class's, if absent.
         providers: where the proof runs.
         optimizations: ONNX Runtime's graph optimization levels of the proof.
+        strict_special_values: let answers to inputs with NaN and infinities decide, too.
         force: replace a bundle that is already there.
         progress: called with each stage, each note, and how much of a download has arrived.
 
     Raises:
         DlzooError: what was asked cannot be delivered; nothing is written.
+        DynamicAxisError: the graph is right at some sizes of an open axis and wrong at others;
+            nothing is written.
         ProofError: the verdict is fail or vacuous; nothing is written, ``report`` of the error
             has the numbers.
     """
     options = options or ExportOptions()
     target = Path(output or _folder_name(model, name))
     clock = StageClock(progress)
+
+    def passes_with(fixed: ExportOptions) -> bool:
+        try:
+            with tempfile.TemporaryDirectory() as elsewhere:
+                export_and_report(
+                    model,
+                    Path(elsewhere) / "bundle",
+                    options=fixed,
+                    weights=weights,
+                    seed=seed,
+                    inputs=inputs,
+                    num_classes=num_classes,
+                    name=name,
+                    providers=providers,
+                    optimizations=optimizations,
+                    strict_special_values=strict_special_values,
+                )
+        except DlzooError:
+            return False
+        return True
+
     # First of all: a target that is taken or cannot be written should not cost a minute.
     with staged_folder(target, BUNDLE, force=force) as folder:
         clock("build")
@@ -105,21 +135,34 @@ def export_and_report(
             Bundle(folder, unproved.manifest),
             providers=providers,
             optimizations=optimizations,
+            strict_special_values=strict_special_values,
             power=unproved.power,
             progress=progress,
         )
         report = replace(report, seconds=clock.stop(), layers=unproved.layers)
-        _refuse_failed_sizes(unproved, report)
         if not report:
             clock("locate", "the first wrong layer")
             bundle = Bundle(folder, unproved.manifest)
-            with in_eval_mode(network := load_source(model, source_options).network, []):
-                module = wrap_as_bundled(unproved.manifest, network)
-                report = explain_failure(report, bundle, module, bundle.golden_sets())
-            raise ProofError(
-                f"{unproved.manifest.name}: the verdict is {report.verdict}, so nothing was "
-                f"written. {' '.join([report.explanation, *_culprits(report)])}",
-                report=report,
+            plan = ExportPlan(load_source(model, source_options), options)
+            with in_eval_mode(plan.source.network, []):
+                wrong = find_wrong_sizes(report, bundle, plan.module, seed=seed)
+                if wrong is None:
+                    report = explain_failure(report, bundle, plan.module, bundle.golden_sets())
+                    report = _name_silent_layer(report, bundle, plan.module)
+                    raise ProofError(
+                        f"{unproved.manifest.name}: the verdict is {report.verdict}, so nothing "
+                        f"was written. {' '.join([report.explanation, *_culprits(report)])}",
+                        report=report,
+                    )
+                culprit = find_culprit(wrong, bundle, plan.module)
+            clock("locate", "try it with fixed sizes")
+            reason = str(wrong)
+            if culprit is not None:
+                reason += f". The first wrong layer is {culprit}"
+            raise plan.open_axis_error(
+                is_batch=wrong.is_batch,
+                reason=reason,
+                is_fix_proved=passes_with(plan.fixed_options),
             )
         _write_documents(folder, unproved.manifest, report)
     return Bundle.open(target), report
@@ -127,6 +170,23 @@ def export_and_report(
 
 def _culprits(report: Report) -> list[str]:
     return [f"{note[:1].upper()}{note[1:]}." for note in report.notes if "first wrong" in note]
+
+
+def _name_silent_layer(report: Report, bundle: Bundle, module: nn.Module) -> Report:
+    """A vacuous report with a reason that names the layer whose signal float32's own error covers."""
+    dtypes = {spec.name: spec.dtype for spec in bundle.manifest.outputs}
+    silent = sets_of_silent_sizes(bundle.golden_sets(), dtypes)
+    if report.verdict != "vacuous" or not silent:
+        return report
+    names = [spec.name for spec in bundle.manifest.outputs]
+    layer = first_silent_layer(module, silent[0].inputs, output_names=names)
+    if layer is None:
+        return report
+    reason = (
+        f"the first layer in which float32's own error is more than {VACUOUS_SHARE:.1%} of the "
+        f"values is {layer}"
+    )
+    return replace(report, reasons=(*report.reasons, reason))
 
 
 def _folder_name(model: str | nn.Module, name: str | None) -> str:
@@ -138,19 +198,6 @@ def _folder_name(model: str | nn.Module, name: str | None) -> str:
     if (Path(model) / "recipe.toml").is_file():
         return f"{model}/bundle"  # of a training run
     return Path(model).stem if model.endswith(".pt2") else model.rpartition(":")[2]
-
-
-def _refuse_failed_sizes(unproved: UnprovedBundle, report: Report) -> None:
-    """A model that is right at the traced size alone was asked for what it cannot be."""
-    sizes = unproved.sizes
-    failed = [result for result in report.candidates if result.verdict == "fail"]
-    if sizes and failed and all(sizes[r.golden] != unproved.traced_size for r in failed):
-        height, width = sizes[failed[0].golden]
-        raise dynamic_size_error(
-            unproved.manifest.name,
-            unproved.traced_size,
-            f"the exported model is wrong at {height}x{width}: {'; '.join(failed[0].reasons)}",
-        )
 
 
 def _write_documents(folder: Path, manifest: Manifest, report: Report) -> None:

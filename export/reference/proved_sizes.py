@@ -69,12 +69,13 @@ def proved_axes(
     dynamic_axes: Mapping[str, AxisRange],
     golden_sets: Sequence[GoldenSet],
 ) -> dict[str, AxisRange]:
-    """The dynamic axes, each with the sizes that the golden data have."""
+    """The dynamic axes, each with the sizes of the golden data whose inputs are numbers."""
     axes = {}
     for symbol, axis in dynamic_axes.items():
         sizes = {
             golden.inputs[spec.name].shape[spec.dims.index(symbol)]
             for golden in golden_sets
+            if golden.is_finite
             for spec in inputs
             if symbol in spec.dims
         }

@@ -139,7 +139,7 @@ def noise_floor(y: Array, plain: Array, moved: Sequence[Array]) -> NoiseFloor:
     return NoiseFloor(
         rms=rms,
         max=largest,
-        signal_rms=_rms(signal),
+        signal_rms=root_mean_square(signal),
         signal_max=float(np.abs(signal).max(initial=0.0)),
         plain_rms=_error(plain, y)[0],
     )
@@ -148,10 +148,11 @@ def noise_floor(y: Array, plain: Array, moved: Sequence[Array]) -> NoiseFloor:
 def _error(t: Array, y: Array) -> tuple[float, float]:
     finite = np.isfinite(t) & np.isfinite(y)
     error = t[finite].astype(np.float64) - y[finite]
-    return _rms(error), float(np.abs(error).max(initial=0.0))
+    return root_mean_square(error), float(np.abs(error).max(initial=0.0))
 
 
-def _rms(values: Array) -> float:
+def root_mean_square(values: Array) -> float:
+    """sqrt(mean(x²)) of finite numbers, also where a square would underflow; 0 for no element."""
     largest = float(np.abs(values).max(initial=0.0))
     if not largest:
         return 0.0

@@ -68,7 +68,9 @@ def runs_section(manifest: Manifest, parity: Parity) -> str:
     )
     content += details(f"All {len(parity['candidates'])} runs", _runs(parity["candidates"]))
     for special in manifest.special_values:
-        content += paragraph(f"Inputs with NaN and infinities: {special['text']}.")
+        content += paragraph(
+            f"Inputs with NaN and infinities, on {special['provider']}: {special['text']}."
+        )
     for note in parity["notes"]:
         content += paragraph(f"Note: {str(note).rstrip('.')}.")
     return content
@@ -99,7 +101,7 @@ def _run_name(candidate: Parity) -> str:
 def _verdict_of(candidate: Parity) -> Markup:
     said = list(candidate["reasons"])
     if candidate["verdict"] == "pass" and candidate["rho2"] is None:
-        said.append("NaN and Inf where PyTorch has them")
+        said += candidate["notes"] or ["NaN and Inf where PyTorch has them"]
     shown = badge(candidate["verdict"])
     return Markup(f"{shown}: {text('; '.join(said))}") if said else shown
 

@@ -51,12 +51,12 @@ def replayed_axes(
     declared: Mapping[str, AxisRange],
     golden_sets: Sequence[GoldenSet],
 ) -> dict[str, dict[str, Any]]:
-    """For every symbol its range, and the sizes that the golden sets really have."""
+    """For every symbol its range, and the sizes of the golden sets whose inputs are numbers."""
     replayed: dict[str, set[int]] = {symbol: set() for symbol in declared}
     for golden in golden_sets:
         for spec in inputs:
             array = golden.inputs.get(spec.name)
-            if array is None or array.ndim != len(spec.dims):
+            if not golden.is_finite or array is None or array.ndim != len(spec.dims):
                 continue
             for dim, size in zip(spec.dims, array.shape, strict=True):
                 if isinstance(dim, str) and dim in replayed:
