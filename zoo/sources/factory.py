@@ -36,7 +36,7 @@ def source_from_factory(home: str, name: str, options: SourceOptions) -> ModelSo
         ArgumentError: it cannot be found, fails, or gives no module.
     """
     subject = f"{home}:{name}"
-    refuse_options(subject, options, ["--num-classes"])
+    refuse_options(subject, options, ["num_classes"])
     with _importable_from(Path(home).parent if home.endswith(".py") else Path.cwd()):
         module = _run(_import, subject, home)
         found = _attribute(module, home, name)

@@ -15,7 +15,7 @@ _TEXT = re.compile(
     r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>[a-z]+\d*))?"
     r"(?::(?P<low>-?\d+)\.\.(?P<high>-?\d+))?"
 )
-_EXAMPLE = "--input name=1x3x224x224:float32, or ids=1x16:int64:0..30521"
+_EXAMPLE = "name=1x3x224x224:float32, or ids=1x16:int64:0..30521"
 #: What ONNX and PyTorch both have, and the proof can draw.
 DTYPES = ("float32", "uint8", "int8", "int16", "int32", "int64", "bool")
 _IMAGE_RANK = 4
@@ -60,18 +60,18 @@ def parse_input_spec(text: str, default_name: str = "input") -> InputSpec:
     match = _TEXT.fullmatch(text)
     if match is None:
         raise ArgumentError(
-            f"--input got {text!r}, expected NAME=SHAPE:DTYPE. Write for example {_EXAMPLE}."
+            f"`inputs` got {text!r}, expected NAME=SHAPE:DTYPE. Write for example {_EXAMPLE}."
         )
     dtype = match["dtype"] or "float32"
     if dtype not in DTYPES:
         raise ArgumentError(
-            f"--input got the dtype {dtype!r} in {text!r}, expected one of {', '.join(DTYPES)}. "
+            f"`inputs` got the dtype {dtype!r} in {text!r}, expected one of {', '.join(DTYPES)}. "
             f"Write for example {_EXAMPLE}."
         )
     shape = tuple(int(size) for size in match["shape"].split("x"))
     if 0 in shape:
         raise ArgumentError(
-            f"--input got the shape {match['shape']} in {text!r}, expected sizes from 1 up. "
+            f"`inputs` got the shape {match['shape']} in {text!r}, expected sizes from 1 up. "
             f"Write for example {_EXAMPLE}."
         )
     values = {}
@@ -79,7 +79,7 @@ def parse_input_spec(text: str, default_name: str = "input") -> InputSpec:
         values = {"low": int(match["low"]), "high": int(match["high"])}
         if dtype in ("float32", "bool") or values["low"] > values["high"]:
             raise ArgumentError(
-                f"--input got the values {match['low']}..{match['high']} in {text!r}, expected "
+                f"`inputs` got the values {match['low']}..{match['high']} in {text!r}, expected "
                 f"LOW..HIGH of an integer input. Write for example {_EXAMPLE}."
             )
     return InputSpec(name=match["name"] or default_name, shape=shape, dtype=dtype, **values)
@@ -95,6 +95,6 @@ def require_distinct_names(specs: Sequence[InputSpec]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ArgumentError(
-            f"--input got the name {twice[0]!r} twice, expected a name for each input. Write "
-            "for example --input image=1x3x64x64 --input mask=1x1x64x64."
+            f"`inputs` got the name {twice[0]!r} twice, expected a name for each input. Write "
+            "for example image=1x3x64x64 and mask=1x1x64x64."
         )

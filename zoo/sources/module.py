@@ -51,7 +51,7 @@ def source_from_module(
     """
     module, wrappers = unwrap(module)
     kind = type(module).__name__
-    refuse_options(f"the module {kind}", options, ["--num-classes"])
+    refuse_options(f"the module {kind}", options, ["num_classes"])
     _require_traceable(module, kind)
     notes = [f"{wrapper} around the network is taken off." for wrapper in wrappers]
     is_from_file = options.weights != "auto"

@@ -29,7 +29,7 @@ def source_from_program(path: Path, options: SourceOptions) -> ModelSource:
     Raises:
         ArgumentError: it is not such a file, or was exported in training mode.
     """
-    refuse_options(path.name, options, ["--input", "--num-classes", "--weights"])
+    refuse_options(path.name, options, ["inputs", "num_classes", "weights"])
     program = _load(path)
     _refuse_training(path, program)
     specs, is_batch_open = _inputs_of(path, program)

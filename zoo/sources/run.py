@@ -30,7 +30,7 @@ def source_from_run(folder: Path, options: SourceOptions) -> ModelSource:
         CheckpointError: the run has no weights yet, or they are damaged.
         RecipeError: its recipe was changed for the worse.
     """
-    refuse_options(str(folder), options, ["--input", "--num-classes", "--weights"])
+    refuse_options(str(folder), options, ["inputs", "num_classes", "weights"])
     run = RunFolder.open(folder)
     recipe, facts = run.recipe, run.facts
     if not (folder / BEST).is_file():

@@ -72,19 +72,19 @@ def refuse_options(model: str, options: SourceOptions, names: Sequence[str]) -> 
         ArgumentError: one of them was given.
     """
     given = {
-        "--input": bool(options.inputs),
-        "--num-classes": options.num_classes is not None,
-        "--weights": options.weights != "auto",
+        "inputs": bool(options.inputs),
+        "num_classes": options.num_classes is not None,
+        "weights": options.weights != "auto",
     }
     for name in names:
         if given[name]:
             raise ArgumentError(
-                f"{name} does not go with {model}, whose {_WHY[name]}. Leave it out."
+                f"`{name}` does not go with {model}, whose {_WHY[name]}. Leave it out."
             )
 
 
 _WHY = {
-    "--input": "inputs are known",
-    "--num-classes": "number of classes is part of its code",
-    "--weights": "weights come with it",
+    "inputs": "inputs are known",
+    "num_classes": "number of classes is part of its code",
+    "weights": "weights come with it",
 }

@@ -22,14 +22,14 @@ def source_from_zoo(name: str, options: SourceOptions) -> ModelSource:
         ArgumentError: the number of classes is below 1.
     """
     card = get_card(name)
-    refuse_options(card.name, options, ["--input"])
+    refuse_options(card.name, options, ["inputs"])
     num_classes = options.num_classes or card.num_classes
     arguments: dict[str, Any] = {}
     if options.num_classes is not None:
         if options.num_classes < 1:
             raise ArgumentError(
-                f"--num-classes got {options.num_classes}, expected a number from 1 up. Write "
-                "for example --num-classes 10."
+                f"`num_classes` got {options.num_classes}, expected a number from 1 up. Write "
+                "for example `num_classes=10`."
             )
         arguments["num_classes"] = num_classes
     model = build_with_weights(

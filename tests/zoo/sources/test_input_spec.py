@@ -48,11 +48,11 @@ def test_what_is_wrong_is_said_in_one_line(text: str, finding: str) -> None:
     with pytest.raises(ArgumentError) as error:
         parse_input_spec(text)
     assert finding in str(error.value)
-    assert "Write for example --input name=1x3x224x224:float32" in str(error.value)
+    assert "Write for example name=1x3x224x224:float32" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_two_inputs_of_one_name_are_refused() -> None:
     specs = [InputSpec(name="x", shape=(1,)), InputSpec(name="x", shape=(2,))]
-    with pytest.raises(ArgumentError, match=r"^--input got the name 'x' twice"):
+    with pytest.raises(ArgumentError, match=r"^`inputs` got the name 'x' twice"):
         require_distinct_names(specs)

@@ -120,11 +120,11 @@ def test_what_is_no_network_is_said(model: str, finding: str) -> None:
 
 
 def test_options_that_a_source_has_no_use_for_are_refused() -> None:
-    assert "--input does not go with lenet5_relu" in refusal("lenet5_relu", inputs=(IMAGE,))
-    assert "--num-classes does not go with the module Linear" in refusal(
+    assert "`inputs` does not go with lenet5_relu" in refusal("lenet5_relu", inputs=(IMAGE,))
+    assert "`num_classes` does not go with the module Linear" in refusal(
         nn.Linear(3, 2), num_classes=2, inputs=(IMAGE,)
     )
-    assert "--num-classes got 0" in refusal("lenet5_relu", num_classes=0)
+    assert "`num_classes` got 0" in refusal("lenet5_relu", num_classes=0)
     assert "Linear needs the shape and dtype of its inputs, got none. Write for example " in (
         refusal(nn.Linear(3, 2))
     )
