@@ -1,1 +1,1 @@
-"""Random weights: published schemes, and a scaling that keeps every layer visible in the outputs."""
+"""Random weights: published schemes, and a scaling that lets every layer affect the outputs."""

@@ -1,8 +1,8 @@
-"""Random fills that come out the same on every machine.
+"""Random draws that are the same on every machine.
 
 torch's own ``normal_`` and ``uniform_`` depend in the last bit on the processor: one seed gives
-other weights with AVX2 than without. Here the bits come from PCG64, whose stream NumPy promises
-to keep, and each becomes a float with operations that IEEE 754 rounds in one way only.
+different weights with AVX2 than without. Here the bits come from PCG64, whose stream NumPy
+promises to keep, and become floats by operations that IEEE 754 rounds in only one way.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-#: Draws made at once: 256 KiB of random bits stay in the second-level cache.
+#: Number of draws at once: 256 KiB of random bits fit the second-level cache.
 _CHUNK = 2**17
-#: A uniform variable on an interval of width 1 has the standard deviation 1/√12.
+#: A uniform variable on an interval of width 1 has standard deviation 1/√12.
 _WIDTH_PER_STD = math.sqrt(12.0)
 _NUM_LEVELS = 2**16
 
 
 class PortableBits:
-    """A stream of uniform draws, each of mean 0 and width 1, equal on all machines.
+    """A stream of uniform draws with mean 0 and width 1, equal on all machines.
 
     ``u = (k + 1/2) / 2^16`` with k a 16-bit integer: exact in float32.
 
@@ -51,7 +51,7 @@ class PortableBits:
             flat = plain.detach().numpy().reshape(-1)
             for start in range(0, flat.size, _CHUNK):
                 chunk = flat[start : start + _CHUNK]
-                # Two roundings, one at a time: never a fused multiply-add.
+                # Two roundings, one at a time, never a fused multiply-add.
                 np.multiply(
                     self.levels(chunk.size), np.float32(width / _NUM_LEVELS), out=chunk
                 )
@@ -69,14 +69,14 @@ class PortableBits:
 class PortableDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, ``normal_`` and ``uniform_`` draw from :class:`PortableBits`.
 
-    A network built under it keeps its builder's scheme (the mean and variance of every tensor),
-    but a normal distribution becomes the uniform one of the same mean and variance.
+    A network built under it keeps the mean and variance of every tensor that its builder chose,
+    but normal distributions become uniform ones with the same mean and variance.
 
     Args:
-        seed: picks the stream.
-        is_placeholder: the values will be overwritten; repeat one short block, which costs a copy
-            instead of a draw. (Leaving the memory as it is would not do: a truncated normal
-            redraws what lies outside, and would never end.)
+        seed: determines the stream.
+        is_placeholder: repeat one short block, which costs a copy instead of a draw, because the
+            values will be overwritten. (Leaving the memory as it is would not work: a truncated
+            normal redraws what lies outside of its range, and would never end.)
     """
 
     def __init__(self, seed: int, *, is_placeholder: bool = False) -> None:
@@ -86,7 +86,7 @@ class PortableDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Else the first draw imports torch._dynamo, for seconds: networks are not compiled here.
+        # Otherwise the first draw imports torch._dynamo, which takes seconds and is not needed here.
         return False
 
     def __torch_dispatch__(

@@ -1,6 +1,6 @@
-"""Random kernels: uniform, normal, cut normal and orthogonal ones.
+"""Random kernels: uniform, normal, truncated normal and orthogonal.
 
-Each part of each weight has a stream of its own.
+Each part of each weight has its own stream.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dlzoo.zoo.initialization.draws import PortableBits
 from dlzoo.zoo.initialization.kernels import Kernel
 
 Distribution = Literal["uniform", "normal", "truncated-normal"]
-#: Standard deviations beyond which a truncated normal is drawn anew.
+#: A truncated normal is redrawn beyond this many standard deviations.
 CUT = 2.0
 
 
 def fill(kernel: Kernel, distribution: Distribution, std: float, seed: int) -> None:
-    """Draw a kernel of mean 0.
+    """Draw a kernel with mean 0.
 
-    ``std`` is that of the distribution, of a truncated one before it is cut at 2 of them.
+    ``std`` is that of the distribution; for a truncated one, before truncation.
     """
     shape = kernel.values.shape
     if distribution == "uniform":
@@ -49,7 +49,7 @@ def _normal(kernel: Kernel, seed: int, cut: float | None = None) -> npt.NDArray[
 
 
 def fill_orthogonal(kernel: Kernel, gain: float, seed: int) -> None:
-    """Rows, or columns where there are fewer, at right angles and of length ``gain``."""
+    """Make rows, or columns if there are fewer, orthogonal and of length ``gain``."""
     drawn = torch.from_numpy(_normal(kernel, seed))
     if kernel.values.dim() < 2:
         # One coefficient for all inputs of an output: a row of equal numbers, of this length.
@@ -58,14 +58,14 @@ def fill_orthogonal(kernel: Kernel, gain: float, seed: int) -> None:
         return
     matrix_OI = drawn.reshape(kernel.values.shape[0], -1)
     is_wide = matrix_OI.shape[0] < matrix_OI.shape[1]
-    # How the work is split among threads shows in the last bits.
+    # The division of work among threads affects the last bits.
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         q, r = torch.linalg.qr(matrix_OI.mT if is_wide else matrix_OI)
     finally:
         torch.set_num_threads(num_threads)
-    # Else the signs would not be drawn evenly. Source: Mezzadri 2007, "How to generate random
-    # matrices from the classical compact groups", section 5.
+    # Otherwise the signs would not be drawn uniformly. Source: Mezzadri 2007, "How to generate
+    # random matrices from the classical compact groups", section 5.
     q = q * r.diagonal().sign()
     kernel.values.copy_((gain * (q.mT if is_wide else q)).reshape(kernel.values.shape))

@@ -1,4 +1,4 @@
-"""The weights of a network that multiply and add, with how many inputs and outputs each joins."""
+"""The kernels of a network, with the number of inputs and outputs that each connects."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from dlzoo.zoo.layers.pool import TrainableSubsampling
 
 @dataclass(frozen=True)
 class Kernel:
-    """A weight, or that part of it which is one linear map: a group, a query's projection."""
+    """A weight, or a part of it that is one linear map: a group, a query's projection."""
 
-    #: Of the whole weight, such as ``features.0.weight``.
+    #: Name of the whole weight, such as ``features.0.weight``.
     parameter: str
-    #: Which part of it.
+    #: Number of this part of the weight.
     part: int
-    #: A view into it: [outputs, inputs, ...], or a vector where each output has one coefficient.
+    #: A view into the weight: [outputs, inputs, ...], or a vector of one coefficient per output.
     values: Tensor
-    #: Inputs that one output sums up.
+    #: Number of inputs summed in one output.
     fan_in: int
-    #: Outputs that one input goes to, the edges and strides aside.
+    #: Number of outputs that one input contributes to, ignoring edges and strides.
     fan_out: int
 
 
 def find_kernels(module: nn.Module) -> list[Kernel]:
-    """All of a network's: convolutions, linear layers, attention's packed projections.
+    """All kernels of a network: convolutions, linear layers, attention's packed projections.
 
-    A convolution of g groups is g of them, each with ``I / g`` inputs and ``O / g`` outputs
-    (times the window's places).
+    A convolution of g groups has g kernels, each with ``I / g`` inputs and ``O / g`` outputs
+    (times the positions in the window).
     """
     found: dict[int, list[Kernel]] = {}
     for owner_name, owner in module.named_modules():
         for weight_name, weight, parts in _weights(owner):
             name = f"{owner_name}.{weight_name}".lstrip(".")
             kernels = [Kernel(name, i, *part) for i, part in enumerate(parts)]
-            # A shared weight is one.
+            # A shared weight counts once.
             found.setdefault(id(weight), kernels)
     return [kernel for kernels in found.values() for kernel in kernels]
 
@@ -66,7 +66,7 @@ def _weights(owner: nn.Module) -> Iterator[tuple[str, Tensor, list[_Part]]]:
     elif isinstance(owner, TableConvolution):
         yield "weight", owner.weight, _rows_of_table(owner)
     elif isinstance(owner, TrainableSubsampling):
-        # The coefficient of a channel multiplies each place of its window.
+        # The coefficient of a channel multiplies every position in its window.
         part = (owner.coefficient.detach(), owner.kernel_size**2, 1)
         yield "coefficient", owner.coefficient, [part]
     elif isinstance(owner, nn.MultiheadAttention):
@@ -102,7 +102,7 @@ def _groups(conv: _ConvNd) -> list[_Part]:
 
 def _rows_of_table(conv: TableConvolution) -> list[_Part]:
     num_places = conv.weight[0].numel()
-    # Inputs differ in how many outputs see them: the mean.
+    # Inputs contribute to different numbers of outputs: use the mean.
     fan_out = round(conv.weight.numel() / conv.in_channels)
     parts, first = [], 0
     for fan_in in conv.fan_in:

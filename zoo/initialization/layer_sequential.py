@@ -1,4 +1,4 @@
-"""Weights scaled layer by layer, so that what each gives on real data has variance 1.
+"""Scaling of weights layer by layer, so that each layer's outputs on real data have variance 1.
 
 N   samples          T   tokens          E   width of a token
 """
@@ -21,23 +21,23 @@ from dlzoo.zoo.parameter_groups import NORM_LAYERS
 
 
 def set_unit_variance(module: nn.Module, data: Tensor) -> None:
-    """Scale every convolution and linear layer by what it makes of a batch.
+    """Scale every convolution and linear layer by the variance of its outputs on a batch.
 
-    ``W <- W / sqrt(Var(y))``, y all outputs of the layer on the batch, with the layers before it
-    done: one pass through the network, in float64, as in training but without dropout. The
-    layer's bias must be one constant, so that it has no part in the variance. Equal weights and
-    data give equal bytes for any number of threads: scales are rounded to 10 bits.
+    ``W <- W / sqrt(Var(y))``, y all outputs of the layer on the batch, after the layers before it
+    are scaled: one pass through the network in float64, as in training but without dropout. The
+    layer's bias must be constant, so that it does not affect the variance. Equal weights and data
+    give equal bytes with any number of threads, because scales are rounded to 10 bits.
 
     Source:
-        Mishkin & Matas 2016, "All you need is a good init", algorithm 1; as outputs are linear
-        in weights, one division is enough.
+        Mishkin & Matas 2016, "All you need is a good init", algorithm 1; because outputs are
+        linear in weights, one division is enough.
 
     Args:
-        module: on the CPU; its mode, buffers and torch's random state are left as they were.
+        module: a network on the CPU; its mode, buffers and torch's random state are not changed.
         data: [N, ...], at least two samples.
 
     Raises:
-        ArgumentError: a layer gives the same for all of the data, or NaN.
+        ArgumentError: a layer's outputs are all equal, or NaN.
     """
     modes = {part: part.training for part in module.modules()}
     buffers = {buffer: buffer.clone() for buffer in module.buffers()}
@@ -83,13 +83,13 @@ def _scaling_hooks(module: nn.Module) -> Iterator[None]:
         rows, biases = part.in_proj_weight.chunk(3), [None] * 3
         if part.in_proj_bias is not None:
             biases = part.in_proj_bias.chunk(3)  # type: ignore[assignment]
-        # Called with keywords, it may lack some: they are the query's then.
+        # If called with keywords, some may be missing: they default to the query.
         given = [args[min(i, len(args) - 1)] for i in range(3)]
         for x_NTE, row, bias in zip(given, rows, biases, strict=True):
             _scale(row, bias, functional.linear(x_NTE, row, bias), names[part])
 
     def after_attention(part: nn.MultiheadAttention, args: Any, output: Any) -> Any:
-        # It uses its last layer's weights without calling it.
+        # It uses the weights of its last layer without calling it.
         if not is_first(part.out_proj):
             return output
         y, *others = output
@@ -110,15 +110,15 @@ def _scaling_hooks(module: nn.Module) -> Iterator[None]:
 
 
 def _scale(weight: Tensor, bias: Tensor | None, y: Tensor, name: str) -> Tensor:
-    """Divide a weight by the deviation of what it gives; return what it gives then."""
+    """Divide a weight by the deviation of the layer's outputs; return its outputs afterwards."""
     variance = float(y.var(correction=0))
     if not variance > 0:
         raise ArgumentError(
-            f"Initialization lsuv: layer {name} gives outputs of variance {variance:g} on the "
+            f"Initialization lsuv: layer {name} has outputs of variance {variance:g} on the "
             "batch, expected more than 0; pass data that differ, or choose another scheme."
         )
     scale = float(rounded(np.array(1 / np.sqrt(variance))))
     weight.mul_(scale)
-    # The bias is one constant: taken off anywhere, it is the same.
+    # The bias is constant, so it can be subtracted anywhere.
     constant = 0.0 if bias is None else float(bias.flatten()[0])
     return (y - constant) * scale + constant

@@ -1,8 +1,8 @@
-"""Random weights through which signal flows.
+"""Random weights with which the input affects the output through every layer.
 
-An untrained network can hide any fault: GoogLeNet, with the initialization its authors
-published, gives outputs that differ between two images by 3e-12 relative. Here every layer is
-scaled by what it does to data, so that what goes in still matters at the output.
+An untrained network can hide any fault: GoogLeNet, with its authors' published initialization,
+gives outputs that differ between two images by only 3e-12 relative. Here every layer is scaled
+by its effect on data, so that its input still matters at the output.
 
 Shape legend: N batch, C channels, H and W height and width; * any further axes.
 """
@@ -29,7 +29,7 @@ from dlzoo.zoo.module_state import attributes_restored
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Layers that compute ``weight x + bias``, and what their weight is called.
+#: Layers that compute ``weight x + bias``, and the names of their weights.
 AFFINE_LAYERS: dict[type[nn.Module], str] = {
     _ConvNd: "weight",
     nn.Linear: "weight",
@@ -38,60 +38,60 @@ AFFINE_LAYERS: dict[type[nn.Module], str] = {
 }
 
 #: Statistics keep this many bits. The last digits of a float64 sum depend on the order of its
-#: terms, so on threads and processor; rounded away, they do not reach the weights.
+#: terms, and so on threads and processor; rounded away, they do not affect the weights.
 NUM_BITS = 10
-#: Images measured at once: enough for 8192 pixels, at least 2.
+#: Number of images measured at once: enough for 8192 pixels, at least 2.
 MIN_SAMPLES, MAX_SAMPLES, PIXELS = 2, 16, 8192
-#: Values that are all alike are spread by this standard deviation …
+#: Equal values are spread with this standard deviation …
 SPREAD = 0.3
-#: … and biases lie around this: normalized data shifted by it passes through ReLU mostly
-#: unbent. Around 0 a perturbation grows 1.21-fold with every normalization and ReLU, and after
+#: … and biases have this mean: normalized data shifted by it passes through ReLU mostly
+#: unclipped. Around 0 a perturbation grows 1.21-fold with every normalization and ReLU, and after
 #: the 150 of ResNet-152 float32's own error (1e-3 then, 1e-5 now) would hide a fault.
 SHIFT = 0.75
 #: A constant parameter below this damps its branch (ConvNeXt's layer scale starts at 1e-6) …
 DAMPED_BELOW = 0.05
-#: … and is lifted to this.
+#: … and is raised to this.
 LIFTED_TO = 0.5
-#: A channel with less than this share of the mean variance is taken to have that share.
+#: A channel with less than this share of the mean variance is treated as if it had that share.
 MIN_VARIANCE_SHARE = 0.01
-#: What a layer with a bias gives to all images alike is taken away, and the rest scaled up to 1, but
-#: not if it is less than this share of the whole: behind a mean over a large image (a gate of
-#: EfficientNet) images differ by little, and what would be scaled up is float32's error. Of 40 small
-#: faults in efficientnet_b1_pruned 34 were caught without, 40 with.
+#: In a layer with a bias, the mean response to all images is subtracted, and the rest is scaled to 1,
+#: unless it is less than this share of the whole: after a mean over a large image (a gate of
+#: EfficientNet) images differ by little, and scaling would amplify float32's error. Of 40 small
+#: faults in efficientnet_b1_pruned 34 were caught without this limit, 40 with it.
 MIN_STD_SHARE = 0.25
-#: Queries and keys get variance 2, so attention logits q·k/√d have standard deviation 2: a
-#: softmax that attends to a few tokens rather than averaging them all.
+#: Queries and keys get variance 2, so attention logits q·k/√d have standard deviation 2: the
+#: softmax attends to a few tokens instead of averaging them all.
 QUERY_KEY_STD = 2.0**0.5
 
 
 def scale_to_unit_variance(
     module: nn.Module, input_shape: tuple[int, ...], seed: int = 0
 ) -> None:
-    """Change untrained weights, in place, so that signal flows from input to output.
+    """Change untrained weights, in place, so that every layer affects the output.
 
-    One pass of N(0, 1) images in float64. When a layer is reached, with all layers before it
-    done:
+    One pass of N(0, 1) images in float64. At each layer, after all layers before it:
+
 
     - convolution, linear: ``W <- W / s`` and ``b <- b - mean_c(W x) / s``, with s such that
       outputs have variance 1 (without a bias: mean square 1) and ``mean_c`` over a channel; less
-      than 1 where they hardly differ between images;
-    - batch normalization: running mean and variance are those of its input;
-    - attention with a packed ``in_proj_weight``: queries, keys and values are scaled each.
+      than 1 if outputs hardly differ between images;
+    - batch normalization: running mean and variance become those of its input;
+    - attention with a packed ``in_proj_weight``: queries, keys and values are scaled separately.
 
-    Before that, what is constant over a tensor (a zero bias, a norm's ones and zeros, a branch
-    switched off by a zero or 1e-6) gets values that all differ, so that a dropped or swapped
-    one shows. What requires no gradient and buffers other than running statistics stay.
+    Before that, tensors that are constant (a zero bias, a norm's ones and zeros, a branch
+    switched off by a zero or 1e-6) get values that all differ, so that dropping or swapping one
+    has an effect. Parameters without gradient and buffers other than running statistics stay.
 
-    Equal weights and seed give equal bytes, whatever the process, threads and machine:
-    statistics are summed in float64 and rounded to 10 bits.
+    Equal weights and seeds give equal bytes in any process, with any number of threads and on any
+    machine: statistics are summed in float64 and rounded to 10 bits.
 
     **Source** Mishkin and Matas 2016, "All you need is a good init" (layer-sequential unit
     variance); Salimans and Kingma 2016, "Weight normalization", section 3 (biases from data).
 
     Args:
-        module: on the CPU; left in the training mode it was in.
+        module: a network on the CPU; it keeps its training mode.
         input_shape: (channels, height, width) of one sample.
-        seed: draws the images and what is added.
+        seed: draws the images and the values that replace constants.
     """
     was_training = {part: part.training for part in module.modules()}
     module.eval()
@@ -111,7 +111,7 @@ def scale_to_unit_variance(
 
 
 def _images(input_shape: tuple[int, ...], seed: int) -> Tensor:
-    """N(0, 1) noise, from sums: a cosine and a logarithm differ between processors."""
+    """N(0, 1) noise as a sum, because cosine and logarithm differ between processors."""
     num_pixels = input_shape[-1] * input_shape[-2]
     num_samples = min(MAX_SAMPLES, max(MIN_SAMPLES, PIXELS // num_pixels))
     shape = (num_samples, *input_shape)
@@ -121,11 +121,11 @@ def _images(input_shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def _bits(seed: int, name: str) -> PortableBits:
-    """One stream for each tensor: no tensor's values depend on another's."""
+    """One stream per tensor, so that no tensor's values depend on another's."""
     return PortableBits(seed, zlib.crc32(name.encode()))
 
 
-# -- what is constant gets values that differ ----------------------------------------------------
+# -- constants get values that differ -----------------------------------------------------------
 
 
 def _make_constants_differ(owner: nn.Module, owner_name: str, seed: int) -> None:
@@ -137,7 +137,7 @@ def _make_constants_differ(owner: nn.Module, owner_name: str, seed: int) -> None
         if "bias" in name:
             parameter.copy_(max(constant, SHIFT) + noise * SPREAD)
         elif name == "in_proj_weight" or name == _affine_weight_name(owner):
-            # Any size will do, the layer is scaled when it runs.
+            # Any scale works, because the layer is scaled when it runs.
             parameter.copy_(noise)
         elif name == "weight" and abs(constant) < DAMPED_BELOW:
             # The last norm of a residual branch, switched off at the start of training.
@@ -152,7 +152,7 @@ def _make_constants_differ(owner: nn.Module, owner_name: str, seed: int) -> None
 
 def _is_constant(parameter: Tensor) -> bool:
     values = parameter.reshape(-1)
-    # Nearly every tensor is told by its first values.
+    # Nearly every tensor can be told by its first values.
     return values.numel() > 0 and all(
         bool((part == values[0]).all()) for part in (values[:64], values)
     )
@@ -163,7 +163,7 @@ def _affine_weight_name(part: nn.Module) -> str | None:
     return next(names, None)
 
 
-# -- each layer is scaled by what it does --------------------------------------------------------
+# -- each layer is scaled by its effect ---------------------------------------------------------
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def _scaling_hooks(module: nn.Module) -> Iterator[None]:
             _scale_projections(part, args[0])
 
     def after_attention(part: nn.Module, args: Any, output: Any) -> Any:
-        # nn.MultiheadAttention uses its last layer's weights without calling it.
+        # nn.MultiheadAttention uses the weights of its last layer without calling it.
         last = getattr(part, "out_proj", None)
         if not isinstance(last, nn.Linear) or not once(last):
             return output
@@ -224,7 +224,7 @@ def _scaling_hooks(module: nn.Module) -> Iterator[None]:
 def _scale_affine(
     y: Tensor, weight: Tensor, bias: Tensor | None, channel_axis: int, std: float = 1.0
 ) -> Tensor:
-    """Scale a layer by its output ``y`` and return what it gives from now on."""
+    """Scale a layer by its output ``y`` and return its output afterwards."""
     mean_C, std_C = _channel_statistics(y, channel_axis)
     product_mean_C = mean_C if bias is None else mean_C - bias.double().numpy()
     total = np.mean(std_C**2 + product_mean_C**2)
@@ -244,8 +244,8 @@ def _scale_affine(
 def _remove_response_to_mean(conv: _ConvNd, x: Tensor) -> None:
     """``w_oi <- w_oi - (w_o · m) m_i / (m · m)``, m the mean of each input channel.
 
-    Without batch normalization or a bias, nothing else takes away what all images have in common;
-    through 50 group normalizations it would drown what they differ in.
+    Without batch normalization or a bias, nothing else removes what all images have in common;
+    through 50 group normalizations it would drown their differences.
     """
     mean_I, _ = _channel_statistics(x, 1)
     mean_GI = torch.from_numpy(rounded(mean_I)).view(conv.groups, -1)
@@ -260,7 +260,7 @@ def _remove_response_to_mean(conv: _ConvNd, x: Tensor) -> None:
 
 
 def _scale_projections(attention: nn.Module, x: Tensor) -> None:
-    """Scale the rows of a packed projection that make queries, keys and values."""
+    """Scale the rows of a packed projection that give queries, keys and values."""
     weight: Tensor = attention.in_proj_weight  # type: ignore[assignment]
     bias: Tensor | None = attention.in_proj_bias  # type: ignore[assignment]
     biases = [None] * 3 if bias is None else bias.chunk(3)
@@ -287,7 +287,7 @@ def _channel_statistics(x: Tensor, channel_axis: int) -> tuple[FloatArray, Float
 
 
 def rounded(values: FloatArray) -> FloatArray:
-    """The nearest number of ``NUM_BITS`` significant bits."""
+    """The nearest numbers with ``NUM_BITS`` significant bits."""
     mantissa, exponent = np.frexp(values)
     nearest: FloatArray = np.ldexp(np.rint(np.ldexp(mantissa, NUM_BITS)), exponent - NUM_BITS)
     return nearest
@@ -295,7 +295,7 @@ def rounded(values: FloatArray) -> FloatArray:
 
 def _rounded_mean(mean_C: FloatArray, std_C: FloatArray) -> FloatArray:
     """The mean, in steps of about 2^-10 of the standard deviation."""
-    # A mean far from zero, or the sums' error in a channel that is dead, needs larger steps.
+    # A mean far from zero, or the sums' error in a dead channel, needs larger steps.
     rms = np.sqrt(np.mean(mean_C**2 + std_C**2))
     size_C = np.maximum(std_C, np.maximum(np.abs(mean_C), rms) * 2.0**-NUM_BITS)
     _, exponent_C = np.frexp(size_C)

@@ -1,8 +1,8 @@
-"""How weights are drawn before training: by name, as a recipe says it.
+"""Initialization schemes of weights, selected by name in a recipe.
 
-Draws are the same for any number of threads and on any processor (a normal one may differ in the
-last bit where the mathematical library does). Each weight has a stream of its own: what it gets
-does not depend on the rest of the network.
+Draws are the same with any number of threads and on any processor (normal ones may differ in the
+last bit if the mathematical library does). Each weight has its own stream, so its values do not
+depend on the rest of the network.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from dlzoo.zoo.settings import Settings
 
 Positive = Annotated[float, Field(gt=0)]
 Nonlinearity = Literal["linear", "relu", "leaky-relu", "tanh", "sigmoid", "selu"]
-#: 5/3 for tanh is LeCun et al. 1998's (its scaled tanh), 3/4 for SELU PyTorch's.
+#: 5/3 for tanh is from LeCun et al. 1998 (its scaled tanh), 3/4 for SELU from PyTorch.
 GAINS = {"linear": 1.0, "relu": math.sqrt(2), "tanh": 5 / 3, "sigmoid": 1.0, "selu": 0.75}
 
 
 class _Scheme(Settings):
     bias: float = 0.0
-    """What all biases begin with."""
+    """Initial value of all biases."""
 
     def apply(self, module: nn.Module, data: Tensor | None = None, seed: int = 0) -> list[str]:
-        """Draw all kernels, set biases, and norms to 1 and 0.
+        """Draw all kernels; set biases to their initial value, and norms to 1 and 0.
 
         Args:
-            module: on the CPU; changed in place.
-            data: a batch of inputs, for a scheme that looks at what layers give.
-            seed: picks the draws.
+            module: a network on the CPU; changed in place.
+            data: a batch of inputs, for schemes that measure the outputs of layers.
+            seed: determines the draws.
 
         Returns:
-            Names of the parameters that are as the network's builder drew them: those that are
-            none of these, such as a class token or a layer scale.
+            Names of the parameters that keep the builder's values because they are none of these,
+            such as a class token or a layer scale.
 
         Raises:
-            ArgumentError: the scheme needs data and has none, or cannot use them.
+            ArgumentError: the scheme needs data and got none, or cannot use them.
         """
         kernels, biases = find_kernels(module), find_biases(module)
         done = {kernel.parameter for kernel in kernels} | set(biases)
@@ -65,17 +65,17 @@ class _Scheme(Settings):
 
 
 class DefaultScheme(Settings):
-    """The network's own scheme, as its paper says: what its builder drew."""
+    """The network's own scheme, from its paper: weights as its builder drew them."""
 
     name: Literal["default"] = "default"
 
     def apply(self, module: nn.Module, data: Tensor | None = None, seed: int = 0) -> list[str]:
-        """Change nothing; the names of all parameters."""
+        """Change nothing, and return the names of all parameters."""
         return [name for name, _ in module.named_parameters()]
 
 
 class UniformScheme(_Scheme):
-    """Uniform on ``[-bound, bound]``, whatever the layer."""
+    """Uniform on ``[-bound, bound]`` for every layer."""
 
     name: Literal["uniform"] = "uniform"
     bound: Positive = 0.05
@@ -85,7 +85,7 @@ class UniformScheme(_Scheme):
 
 
 class NormalScheme(_Scheme):
-    """Normal of mean 0, whatever the layer.
+    """Normal with mean 0 for every layer.
 
     Source:
         Krizhevsky, Sutskever & Hinton 2012, "ImageNet classification with deep convolutional
@@ -100,12 +100,12 @@ class NormalScheme(_Scheme):
 
 
 class TruncatedNormalScheme(_Scheme):
-    """Normal of mean 0, drawn anew where it lies more than 2 standard deviations from it.
+    """Normal with mean 0, redrawn if more than 2 standard deviations away.
 
-    ``std`` is that of the normal distribution; what remains of it has 0.88 times that.
+    ``std`` is that of the normal distribution; truncation leaves 0.88 times that.
 
     Source:
-        Dosovitskiy et al. 2021 and Liu et al. 2022 start so, with 0.02.
+        Dosovitskiy et al. 2021 and Liu et al. 2022 start with it, at 0.02.
     """
 
     name: Literal["truncated-normal"] = "truncated-normal"
@@ -116,7 +116,7 @@ class TruncatedNormalScheme(_Scheme):
 
 
 class _LeCun(_Scheme):
-    """Outputs as large as inputs: ``variance = gain^2 / fan_in``.
+    """Keeps the size of values: ``variance = gain^2 / fan_in``.
 
     Source:
         LeCun, Bottou, Orr & Müller 1998, "Efficient BackProp", equation 16.
@@ -130,21 +130,21 @@ class _LeCun(_Scheme):
 
 
 class LeCunNormal(_LeCun):
-    """Normal, of LeCun's variance: ``gain^2 / fan_in``."""
+    """Normal with LeCun's variance: ``gain^2 / fan_in``."""
 
     name: Literal["lecun-normal"] = "lecun-normal"
     distribution = "normal"
 
 
 class LeCunUniform(_LeCun):
-    """Uniform, of LeCun's variance: ``gain^2 / fan_in``."""
+    """Uniform with LeCun's variance: ``gain^2 / fan_in``."""
 
     name: Literal["lecun-uniform"] = "lecun-uniform"
     distribution = "uniform"
 
 
 class _Xavier(_Scheme):
-    """Outputs and gradients as large as they came: ``variance = 2 gain^2 / (fan_in + fan_out)``.
+    """Keeps the size of values and gradients: ``variance = 2 gain^2 / (fan_in + fan_out)``.
 
     Source:
         Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural
@@ -160,21 +160,21 @@ class _Xavier(_Scheme):
 
 
 class XavierNormal(_Xavier):
-    """Normal, of Glorot's variance: ``2 gain^2 / (fan_in + fan_out)``."""
+    """Normal with Glorot's variance: ``2 gain^2 / (fan_in + fan_out)``."""
 
     name: Literal["xavier-normal"] = "xavier-normal"
     distribution = "normal"
 
 
 class XavierUniform(_Xavier):
-    """Uniform, of Glorot's variance: ``2 gain^2 / (fan_in + fan_out)``."""
+    """Uniform with Glorot's variance: ``2 gain^2 / (fan_in + fan_out)``."""
 
     name: Literal["xavier-uniform"] = "xavier-uniform"
     distribution = "uniform"
 
 
 class _Kaiming(_Scheme):
-    """Makes up for what an activation takes away: ``variance = gain^2 / fan``.
+    """Compensates for the activation: ``variance = gain^2 / fan``.
 
     The gain is sqrt(2) for ReLU, ``sqrt(2 / (1 + slope^2))`` for leaky ReLU, 5/3 for tanh, 3/4
     for SELU and 1 for the rest.
@@ -185,9 +185,9 @@ class _Kaiming(_Scheme):
 
     nonlinearity: Nonlinearity = "relu"
     negative_slope: float = Field(default=0.01, ge=0)
-    """Of leaky ReLU."""
+    """Slope of leaky ReLU."""
     fan: Literal["in", "out"] = "in"
-    """Keep the size of values on the way forward, or of gradients on the way back."""
+    """Keep the size of values in the forward pass, or of gradients in the backward pass."""
     distribution: ClassVar[Distribution]
 
     def _draw(self, kernel: Kernel, seed: int) -> None:
@@ -200,23 +200,23 @@ class _Kaiming(_Scheme):
 
 
 class KaimingNormal(_Kaiming):
-    """Normal, of He's variance: ``gain^2 / fan``."""
+    """Normal with He's variance: ``gain^2 / fan``."""
 
     name: Literal["kaiming-normal"] = "kaiming-normal"
     distribution = "normal"
 
 
 class KaimingUniform(_Kaiming):
-    """Uniform, of He's variance: ``gain^2 / fan``."""
+    """Uniform with He's variance: ``gain^2 / fan``."""
 
     name: Literal["kaiming-uniform"] = "kaiming-uniform"
     distribution = "uniform"
 
 
 class Orthogonal(_Scheme):
-    """Rows, or columns where there are fewer, at right angles and of length ``gain``.
+    """Rows, or columns if there are fewer, that are orthogonal and of length ``gain``.
 
-    ``W W^T = gain^2 I``, a kernel taken as [outputs, inputs x places], group by group
+    ``W W^T = gain^2 I``, for a kernel as [outputs, inputs x positions], group by group
 
     Source:
         Saxe, McClelland & Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning
@@ -231,7 +231,7 @@ class Orthogonal(_Scheme):
 
 
 class LayerSequentialUnitVariance(_Scheme):
-    """Orthogonal kernels, each scaled so that its layer's outputs have variance 1 on real data.
+    """Orthogonal kernels, scaled so that every layer's outputs on real data have variance 1.
 
     Source:
         Mishkin & Matas 2016, "All you need is a good init", algorithm 1.
@@ -240,11 +240,11 @@ class LayerSequentialUnitVariance(_Scheme):
     name: Literal["lsuv"] = "lsuv"
 
     def apply(self, module: nn.Module, data: Tensor | None = None, seed: int = 0) -> list[str]:
-        """Draw, then scale layer by layer by what a batch makes of them."""
+        """Draw, then scale layer by layer by the outputs on a batch."""
         if data is None or len(data) < 2:
             got = "no batch" if data is None else f"a batch of {len(data)}"
             raise ArgumentError(
-                f"Initialization lsuv: got {got}, expected 2 inputs or more to measure variances "
+                f"Initialization lsuv: got {got}, expected at least 2 inputs to measure variances "
                 "on; pass a batch of training data."
             )
         left = super().apply(module, data, seed)

@@ -1,1 +1,1 @@
-"""Layer families, one file each."""
+"""Layers, one family per file."""

@@ -1,4 +1,4 @@
-"""Activations: elementwise, so any shape goes in and the same shape comes out.
+"""Activations: elementwise functions that keep the shape.
 
 x   any shape
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dlzoo.zoo.layers.layer_registry import register_layer
 
 #: LeCun et al. 1998, section II.B and appendix A: f(1) = 1, f(-1) = -1, and the second
-#: derivative is largest at 1 and -1, so that targets of 1 and -1 do not saturate.
+#: derivative is largest in magnitude at 1 and -1, so targets of 1 and -1 do not saturate.
 LECUN_AMPLITUDE = 1.7159
 LECUN_SLOPE = 2 / 3
 
@@ -40,7 +40,7 @@ class ScaledTanh(nn.Module):
         self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
-        """Squash every element."""
+        """Apply the function to every element."""
         return self.amplitude * torch.tanh(self.slope * x)
 
     def extra_repr(self) -> str:
@@ -100,7 +100,7 @@ register_layer(
 register_layer(
     "leaky_relu",
     kind="activation",
-    formula="x for x > 0, else negative_slope * x (0.01 where nothing is said)",
+    formula="x for x > 0, else negative_slope * x (0.01 by default)",
     source="Maas, Hannun & Ng 2013, Rectifier nonlinearities improve acoustic models, equation 2",
     onnx_nodes=("LeakyRelu",),
     native=("LeakyRelu", 1),
@@ -110,11 +110,11 @@ register_layer(
 register_layer(
     "prelu",
     kind="activation",
-    formula="x for x > 0, else a * x; a is learned, 0.25 at first, one in all or one a channel",
+    formula="x for x > 0, else a * x; a is learned from 0.25 on, a single one or one per channel",
     source="He et al. 2015, Delving deep into rectifiers, equation 1",
     onnx_nodes=("PRelu",),
     native=("PRelu", 1),
-    onnx="Native; one slope a channel is stored as [C, 1, 1], so that it broadcasts.",
+    onnx="Native; one slope per channel is stored as [C, 1, 1], so that it broadcasts.",
 )(nn.PReLU)
 
 register_layer(

@@ -1,4 +1,4 @@
-"""Convolution in which an output map sees only some of the input maps.
+"""Convolution in which an output map depends on only some of the input maps.
 
 N   samples                  H, W   height, width of the images
 I   input maps               F      height and width of a kernel
@@ -23,27 +23,27 @@ from dlzoo.zoo.layers.layer_registry import register_layer
     formula="y_o = b_o + sum over the input maps i that the table connects with o of w_oi * x_i",
     source="LeCun et al. 1998, section II.B and table I",
     onnx_nodes=("Conv",),
-    onnx="One Conv whose kernel holds zeros where the table has no connection: the exporter "
+    onnx="One Conv whose kernel is zero where the table has no connection: the exporter "
     "computes it from the connected kernels, which are constants by then.",
 )
 class TableConvolution(nn.Module):
-    """Convolution along a connection table; ``weight`` holds the connected kernels alone.
+    """Convolution along a connection table; ``weight`` has only the connected kernels.
 
     ``y_o = b_o + sum_{i in table[o]} w_oi * x_i``
 
     Source:
         LeCun et al. 1998, "Gradient-based learning applied to document recognition", section
-        II.B: breaks the symmetry, so that maps come to extract different features.
+        II.B: breaks the symmetry, so that maps learn different features.
 
     Shape:
         [N, I, H, W] to [N, O, H - F + 1, W - F + 1].
 
     ONNX:
-        Conv, with zeros where nothing is connected.
+        Conv, with zeros for pairs that are not connected.
 
     Raises:
-        ArgumentError: the table connects an output with nothing, or with a map that is not
-            there or twice.
+        ArgumentError: the table connects an output with no input, or with one that does not
+            exist or comes twice.
     """
 
     #: [O, I]
@@ -54,7 +54,7 @@ class TableConvolution(nn.Module):
     ) -> None:
         super().__init__()
         num_pairs = sum(len(inputs) for inputs in table)
-        # The pair's number where there is one; beyond the last stands a kernel of zeros.
+        # The pair's number if there is one; the number after the last is a kernel of zeros.
         pairs = torch.full((len(table), in_channels), num_pairs)
         number = 0
         for output, inputs in enumerate(table):
@@ -83,7 +83,7 @@ class TableConvolution(nn.Module):
             first = last
 
     def dense_weight(self) -> Tensor:
-        """The kernel [O, I, F, F] with zeros where nothing is connected."""
+        """The kernel [O, I, F, F], with zeros for pairs that are not connected."""
         one_zero_more = functional.pad(self.weight, (0, 0, 0, 0, 0, 1))
         chosen = one_zero_more.index_select(0, self.pairs.flatten())
         return chosen.reshape(*self.pairs.shape, *self.weight.shape[1:])
@@ -93,6 +93,6 @@ class TableConvolution(nn.Module):
         return functional.conv2d(x_NIHW, self.dense_weight(), self.bias)
 
     def extra_repr(self) -> str:
-        """What is connected, for ``print``."""
+        """The sizes, for ``print``."""
         num_pairs, size = self.weight.shape[:2]
         return f"{self.in_channels}, {len(self.bias)}, {num_pairs} pairs, kernel_size=({size}, {size})"

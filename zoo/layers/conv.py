@@ -1,4 +1,4 @@
-"""Convolution, and the arithmetic of what comes out of a sliding window.
+"""Convolution, and the output size of sliding windows.
 
 N   samples          H   height
 C   channels         W   width
@@ -27,10 +27,11 @@ def output_size(
     ceil_mode: bool = False,
     exact: bool = False,
 ) -> int:
-    """How many places a window of a convolution or a pooling takes along one axis.
+    """Number of positions of a convolution's or a pooling's window along one axis.
 
     ``n_out = (n_in + 2p - d (f - 1) - 1) / s + 1``, for d = 1: ``(n_in + 2p - f) / s + 1``,
-    rounded down; up with ``ceil_mode``, though no window may start in the padding at the end
+    rounded down; rounded up with ``ceil_mode``, except that no window starts in the padding at
+    the end
 
     Source:
         Dumoulin & Visin 2016, "A guide to convolution arithmetic", relationships 6 and 15;
@@ -40,7 +41,7 @@ def output_size(
         Pixels. With ``exact`` a stride that leaves pixels over is refused.
 
     Raises:
-        ArgumentError: the window is larger than the padded input, an argument is out of its
+        ArgumentError: the window is larger than the padded input, an argument is out of
             range, or ``exact`` does not hold.
 
     Example:
@@ -83,13 +84,13 @@ def _pair(size: Size) -> tuple[int, int]:
 def same_padding(kernel_size: Size, dilation: Size = 1) -> tuple[int, int]:
     """The padding that keeps the size at stride 1, and gives ``ceil(n / s)`` at stride s.
 
-    ``p = d (f - 1) / 2`` on either side
+    ``p = d (f - 1) / 2`` on each side
 
     Source:
         Dumoulin & Visin 2016, "A guide to convolution arithmetic", section 2.3.
 
     Raises:
-        ArgumentError: an even extent, which no equal padding on both sides keeps.
+        ArgumentError: the extent is even, so no equal padding on both sides keeps the size.
     """
     padding = []
     for f, d in zip(_pair(kernel_size), _pair(dilation), strict=True):
@@ -128,8 +129,8 @@ def convolution(
     ``y_o = b_o + sum_{c,i,j} w_{o,c,i,j} x_{c, s h + d i - p, s w + d j - p}``
 
     ``valid`` is p = 0 and ``same`` is p = d (f - 1) / 2 on all sides. Both become numbers
-    here, so that ``same`` works with a stride too: there torch refuses it, and TensorFlow's
-    pads by an amount that depends on the image's size.
+    here, so that ``same`` also works with a stride: torch refuses that combination, and
+    TensorFlow's padding depends on the size of the image.
 
     Source:
         LeCun et al. 1998, section II.A.
@@ -141,7 +142,7 @@ def convolution(
         Conv with explicit pads.
 
     Raises:
-        ArgumentError: a padding that is neither a name nor a number, or ``same`` with an even
+        ArgumentError: the padding is neither a name nor a number, or ``same`` with an even
             kernel.
     """
     if padding == "valid":
@@ -165,9 +166,9 @@ def convolution(
 
 
 class ConvolutionUnit(nn.Module):
-    """Convolution, then a norm where there is one, then the activation, as Inception has it.
+    """Convolution, an optional norm, then the activation, as in Inception.
 
-    ``y = activation(norm(w * x + b))``, with b only where there is no norm
+    ``y = activation(norm(w * x + b))``, with b only if there is no norm
 
     Source:
         Ioffe & Szegedy 2015, "Batch normalization", section 3.2. The norm's eps of 0.001 is
@@ -177,7 +178,7 @@ class ConvolutionUnit(nn.Module):
         [N, in_channels, H, W] to [N, out_channels, H', W'].
 
     ONNX:
-        Conv and Relu: the normalization of evaluation is folded into the convolution.
+        Conv and Relu: in evaluation mode the normalization is folded into the convolution.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Heads: what turns a classifier's logits into scores, and what a network with several gives.
+"""Heads that turn a classifier's logits into scores, and outputs of networks with several heads.
 
 N   samples          K   classes
 """
@@ -17,7 +17,7 @@ HEADS = ("logits", "softmax", "sigmoid")
 
 
 class LogitsWithAuxiliary(NamedTuple):
-    """What a network with auxiliary heads gives in training; in evaluation, the logits alone.
+    """Outputs in training of a network with auxiliary heads; in evaluation it returns logits only.
 
     Source:
         Szegedy et al. 2014, "Going deeper with convolutions", section 5: the loss of each
@@ -26,7 +26,7 @@ class LogitsWithAuxiliary(NamedTuple):
 
     #: [N, K]
     logits: Tensor
-    #: [N, K] each, from the head nearest to the input on.
+    #: [N, K] each, in order from the input.
     auxiliary: tuple[Tensor, ...]
 
 
@@ -43,7 +43,7 @@ register_layer(
 register_layer(
     "sigmoid_head",
     kind="head",
-    formula="1 / (1 + exp(-x_k)): each class by itself, so that several may hold at once",
+    formula="1 / (1 + exp(-x_k)): each class on its own, so several may apply",
     source="Bishop 2006, Pattern recognition and machine learning, section 4.3.2",
     onnx_nodes=("Sigmoid",),
     native=("Sigmoid", 1),
@@ -61,12 +61,12 @@ def with_head(module: nn.Module, head: str) -> nn.Module:
         Nothing for ``logits``; one Softmax or Sigmoid at the end.
 
     Raises:
-        ArgumentError: a head that the zoo does not have.
+        ArgumentError: the zoo has no such head.
     """
     if head == "logits":
         return module
     if head not in HEADS:
-        raise ArgumentError(f"Head: got {head!r}, expected one of {', '.join(HEADS)}.")
+        raise ArgumentError(f"`head` got {head!r}, expected one of {', '.join(HEADS)}.")
     scored = nn.Sequential(module, get_layer(f"{head}_head").build())
     scored.training = module.training
     return scored

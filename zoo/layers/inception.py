@@ -1,4 +1,4 @@
-"""The parts of the Inception family: the block of four branches, and what stands around it.
+"""Parts of the Inception family: the block of four branches, its input and its auxiliary head.
 
 N   samples          H, W   height, width
 C   channels         K      classes
@@ -18,7 +18,7 @@ from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 
 
 class InputRange(nn.Module):
-    """From ImageNet's mean and deviation to the range [-1, 1] that Inception was trained with.
+    """Rescales from ImageNet's mean and deviation to the range [-1, 1] of Inception's training.
 
     ``y_c = x_c std_c / 0.5 + (mean_c - 0.5) / 0.5``
 
@@ -46,7 +46,7 @@ class InputRange(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches side by side, their maps concatenated (figure 2b).
+    """Four parallel branches whose maps are concatenated (figure 2b).
 
     Shape:
         [N, in_channels, H, W] to [N, sum of the four branches' maps, H, W].
@@ -83,13 +83,13 @@ class Inception(nn.Module):
         self.out_channels = direct + maps3 + maps5 + projected
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """All branches, concatenated along the channels."""
+        """Concatenate all branches along the channels."""
         branches = (self.branch1, self.branch2, self.branch3, self.branch4)
         return torch.cat([branch(x_NCHW) for branch in branches], 1)
 
 
 class AuxiliaryHead(nn.Module):
-    """A small classifier on a middle layer, for training only (section 5).
+    """A small classifier on an intermediate layer, for training only (section 5).
 
     Shape:
         [N, in_channels, 14, 14] to [N, K].
@@ -114,7 +114,7 @@ class AuxiliaryHead(nn.Module):
         self.fc2 = nn.Linear(1024, num_classes)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Logits of this head."""
+        """Compute the logits of this head."""
         x_NCHW = self.conv(self.pool(x_NCHW))
         x_ND = self.activation(self.fc1(torch.flatten(x_NCHW, 1)))
         logits_NK: Tensor = self.fc2(self.dropout(x_ND))

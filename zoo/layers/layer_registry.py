@@ -1,6 +1,6 @@
-"""Every layer of the zoo by name: its formula, its source, and what it becomes in ONNX.
+"""Every layer of the zoo by name: its formula, its source, and its form in ONNX.
 
-A layer that ``torch.nn`` has is ``torch.nn``'s; the entry adds what is known about it.
+Layers that ``torch.nn`` has are taken from there; the entry adds what is known about them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dlzoo.errors import ArgumentError
 
 LayerKind = Literal["activation", "norm", "pool", "conv", "head"]
 
-#: A layer as an argument of a network: a name from :func:`list_layers`, or what builds it.
+#: A layer as an argument of a network: a name from :func:`list_layers`, or a builder.
 LayerChoice = str | Callable[..., nn.Module]
 
 
@@ -29,15 +29,15 @@ class LayerCard:
 
     name: str
     kind: LayerKind
-    #: Activations and heads need no argument; norms take the number of channels first.
+    #: Builder. Activations and heads need no argument; norms take the number of channels first.
     build: Callable[..., nn.Module]
     formula: str
     source: str
-    #: What ``torch.onnx.export`` writes for it at opset 20, in order (tests hold it to that).
+    #: Nodes that ``torch.onnx.export`` writes for it at opset 20, in order (checked by tests).
     onnx_nodes: tuple[str, ...]
-    #: The ONNX operator that says the same in one node, and the first opset that has it.
+    #: The single ONNX operator with the same meaning, and the first opset that has it.
     native: tuple[str, int] | None = None
-    #: What it costs, and where runtimes differ.
+    #: Cost in ONNX, and differences between runtimes.
     onnx: str
 
 
@@ -55,7 +55,10 @@ def register_layer(
     onnx: str,
     native: tuple[str, int] | None = None,
 ) -> Callable[[_Builder], _Builder]:
-    """Enter what builds a layer under a name; a decorator, or called with a ``torch.nn`` class."""
+    """Register the builder of a layer under a name, as a decorator or for a ``torch.nn`` class.
+
+    The arguments are the fields of :class:`LayerCard`.
+    """
 
     def enter(build: _Builder) -> _Builder:
         assert name not in _LAYERS, f"two layers are named {name}"
@@ -76,7 +79,7 @@ def register_layer(
 
 @cache
 def _load_layers() -> None:
-    """Import every file under ``zoo/layers``, so that what they register is there."""
+    """Import every file under ``zoo/layers``, so that all layers are registered."""
     from dlzoo.zoo import layers
 
     for module in pkgutil.iter_modules(layers.__path__):
@@ -98,7 +101,7 @@ def get_layer(name: str) -> LayerCard:
         Mish()
 
     Raises:
-        ArgumentError: there is none; near names are offered.
+        ArgumentError: there is no such layer; similar names are suggested.
     """
     _load_layers()
     if name in _LAYERS:
@@ -113,7 +116,7 @@ def get_layer(name: str) -> LayerCard:
 
 
 def resolve_layer(choice: LayerChoice, kind: LayerKind) -> Callable[..., nn.Module]:
-    """What builds a layer that was chosen by name; anything callable is taken as it is.
+    """The builder of a layer that was chosen by name; a callable is returned unchanged.
 
     Example:
         >>> resolve_layer("relu", "activation")()

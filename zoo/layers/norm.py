@@ -19,7 +19,7 @@ register_layer(
     source="Ioffe & Szegedy 2015, Batch normalization, algorithms 1 and 2",
     onnx_nodes=("BatchNormalization",),
     native=("BatchNormalization", 1),
-    onnx="Native in its inference form; folded into a convolution that stands before it.",
+    onnx="Native in its inference form; folded into a preceding convolution.",
 )(nn.BatchNorm2d)
 
 
@@ -37,7 +37,7 @@ register_layer(
 def group_norm(
     num_channels: int, *, num_groups: int = 32, eps: float = 1e-5, affine: bool = True
 ) -> nn.GroupNorm:
-    """GroupNorm with the number of channels first, as every norm of the zoo is called.
+    """GroupNorm with the number of channels first, like every norm of the zoo.
 
     ``y = gamma_c (x - mean_ng) / sqrt(var_ng + eps) + beta_c``
 
@@ -51,12 +51,12 @@ def group_norm(
         Reshape, InstanceNormalization, Reshape, Mul, Add up to opset 20.
 
     Raises:
-        ArgumentError: the channels do not divide into the groups.
+        ArgumentError: the number of channels is not a multiple of the number of groups.
     """
     if num_groups < 1 or num_channels % num_groups:
         raise ArgumentError(
             f"GroupNorm: got {num_channels} channels in {num_groups} groups, expected a number "
-            "of groups that divides the channels; pass num_groups."
+            "of groups that divides the channels; pass `num_groups`."
         )
     return nn.GroupNorm(num_groups, num_channels, eps=eps, affine=affine)
 
@@ -79,10 +79,10 @@ register_layer(
     "pixel",
     source="Liu et al. 2022, A ConvNet for the 2020s, section 2.6",
     onnx_nodes=("Transpose", "LayerNormalization", "Transpose"),
-    onnx="ONNX normalizes trailing axes only, so two Transpose stand around it.",
+    onnx="ONNX normalizes trailing axes only, so it is between two Transpose.",
 )
 class LayerNormChannelsFirst(nn.LayerNorm):
-    """LayerNorm over the channels of images, each pixel by itself.
+    """LayerNorm over the channels of images, for each pixel on its own.
 
     ``y = gamma_c (x - mean_nhw) / sqrt(var_nhw + eps) + beta_c``
 
@@ -131,11 +131,11 @@ def local_response_norm(
 ) -> nn.LocalResponseNorm:
     """LocalResponseNorm with the paper's constants in the paper's meaning.
 
-    ``y_i = x_i / (k + alpha sum_j x_j^2)^beta``, j from ``i - n//2`` to ``i + n//2``, and
-    channels beyond the edge are absent
+    ``y_i = x_i / (k + alpha sum_j x_j^2)^beta``, j from ``i - n//2`` to ``i + n//2``, without
+    channels beyond the edge
 
     The paper multiplies the *sum* by alpha. torch, ONNX and Caffe multiply the *mean* over
-    ``size`` channels (the ones beyond the edge count as zeros), so they are given
+    ``size`` channels (those beyond the edge count as zeros), so they are passed
     ``alpha * size``. An even ``size`` is refused: torch's window then starts at
     ``i - size/2``, ONNX's ends at ``i + size/2``, and ONNX Runtime has no kernel for it.
 
@@ -144,8 +144,8 @@ def local_response_norm(
         neural networks", section 3.3: k = 2, n = 5, alpha = 1e-4, beta = 0.75.
 
     Shape:
-        [N, C, H, W], kept. ``num_channels`` is accepted so that every norm is called the same
-        way; there is nothing to learn and any number of channels will do.
+        [N, C, H, W], kept. ``num_channels`` is accepted so that all norms are called the same
+        way; there is nothing to learn, and any number of channels works.
 
     ONNX:
         Mul, Reshape, Pad, AveragePool, Squeeze, Mul, Add, Pow, Div.

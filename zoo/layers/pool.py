@@ -1,6 +1,6 @@
-"""Pooling: a window slides over each channel and keeps one number a place.
+"""Pooling: a window slides over each channel and yields one number per position.
 
-The number of places is :func:`dlzoo.zoo.layers.conv.output_size`'s.
+The number of positions is that of :func:`dlzoo.zoo.layers.conv.output_size`.
 
 N   samples          H   height
 C   channels         W   width
@@ -19,12 +19,12 @@ from dlzoo.zoo.layers.layer_registry import register_layer
 register_layer(
     "max_pool",
     kind="pool",
-    formula="max over the window; what lies in the padding is absent",
+    formula="max over the window; padding is ignored",
     source="Jarrett et al. 2009, What is the best multi-stage architecture, section 2.1; "
     "overlapping: Krizhevsky et al. 2012, section 3.4",
     onnx_nodes=("MaxPool",),
     native=("MaxPool", 1),
-    onnx="Native, ceil_mode too from opset 10. ONNX Runtime's CPU kernel loses a NaN that "
+    onnx="Native, including ceil_mode from opset 10. ONNX Runtime's CPU kernel loses a NaN that "
     "torch keeps.",
 )(nn.MaxPool2d)
 
@@ -35,7 +35,7 @@ register_layer(
     source="LeCun et al. 1998, section II.B (there with a trained factor and bias: subsampling)",
     onnx_nodes=("AveragePool",),
     native=("AveragePool", 1),
-    onnx="Native, ceil_mode too from opset 10.",
+    onnx="Native, including ceil_mode from opset 10.",
 )(nn.AvgPool2d)
 
 register_layer(
@@ -45,7 +45,7 @@ register_layer(
     source="Lin, Chen & Yan 2013, Network in network, section 3.2",
     onnx_nodes=("ReduceMean",),
     native=("GlobalAveragePool", 1),
-    onnx="ReduceMean over the two last axes, so any height and width will do.",
+    onnx="ReduceMean over the two last axes, so any height and width works.",
 )(partial(nn.AdaptiveAvgPool2d, 1))
 
 register_layer(
@@ -54,8 +54,8 @@ register_layer(
     formula="mean over rows floor(i H / n) to ceil((i + 1) H / n), and so for columns",
     source="He et al. 2014, Spatial pyramid pooling, section 2.3 (bins that follow the size)",
     onnx_nodes=("AveragePool",),
-    onnx="One AveragePool for the exported size where that is a multiple of n, so it holds "
-    "for no other size; where it is not, dozens of Gather and Add.",
+    onnx="One AveragePool if the exported size is a multiple of n, which is then the only "
+    "size it works for; otherwise dozens of Gather and Add.",
 )(nn.AdaptiveAvgPool2d)
 
 
@@ -65,16 +65,16 @@ register_layer(
     formula="coefficient_c * (sum over the f x f window) + bias_c; windows do not overlap",
     source="LeCun et al. 1998, section II.B (layers S2 and S4)",
     onnx_nodes=("AveragePool", "Mul", "Add"),
-    onnx="AveragePool, then Mul and Add by channel; the factor f^2 goes to the coefficients.",
+    onnx="AveragePool, then Mul and Add by channel; the factor f^2 is part of the coefficients.",
 )
 class TrainableSubsampling(nn.Module):
-    """Sums over windows that do not overlap, with a trained coefficient and bias a channel.
+    """Sums over windows that do not overlap, with a trained coefficient and bias per channel.
 
     ``y_c = coefficient_c * (sum of x_c over the window) + bias_c``
 
     Source:
         LeCun et al. 1998, "Gradient-based learning applied to document recognition", section
-        II.B: 2 x 2 windows; the squashing function that follows is a layer of its own here.
+        II.B: 2 x 2 windows; the squashing function that follows is a separate layer here.
 
     Shape:
         [N, C, H, W] to [N, C, H // f, W // f].
@@ -104,5 +104,5 @@ class TrainableSubsampling(nn.Module):
         return factor_C11 * mean_NCHW + self.bias[:, None, None]
 
     def extra_repr(self) -> str:
-        """The two numbers, for ``print``."""
+        """The sizes, for ``print``."""
         return f"{self.num_channels}, kernel_size={self.kernel_size}"

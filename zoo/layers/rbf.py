@@ -1,4 +1,4 @@
-"""Output by distance: how far the features are from the code of each class.
+"""Output by distance between the features and the code of each class.
 
 N   samples          K   classes          D   features
 """
@@ -25,13 +25,13 @@ class RBFOutput(nn.Module):
     ``output_k = -sum_j (x_j - w_kj)^2``
 
     The paper's output is the penalty ``+sum_j (x_j - w_kj)^2``, of which the *smallest* wins:
-    an unnormalized negative log-likelihood of a Gaussian around the code. Its negative is what
-    every classifier here calls a logit: the largest wins, and its softmax is the paper's
+    an unnormalized negative log-likelihood of a Gaussian around the code. Its negative is like
+    the logits of every other classifier: the largest wins, and its softmax is the paper's
     posterior (equation 9 without the constant of the rubbish class).
 
     Source:
         LeCun et al. 1998, "Gradient-based learning applied to document recognition", section
-        II.B, equation 7. The codes are chosen by hand and held fixed, so they are a buffer.
+        II.B, equation 7. The codes are chosen by hand and fixed, so they are a buffer.
 
     Shape:
         [N, D] to [N, K]; never positive.
@@ -48,6 +48,6 @@ class RBFOutput(nn.Module):
         self.register_buffer("codes", codes)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """The negated squared distance to each code."""
+        """Compute the negated squared distance to each code."""
         difference_NKD = x_ND.unsqueeze(1) - self.codes
         return -(difference_NKD * difference_NKD).sum(2)

@@ -323,18 +323,18 @@ def test_lsuv_refuses_what_it_cannot_measure() -> None:
     with pytest.raises(ArgumentError) as caught:
         scheme.apply(module)
     assert str(caught.value) == (
-        "Initialization lsuv: got no batch, expected 2 inputs or more to measure variances on; "
+        "Initialization lsuv: got no batch, expected at least 2 inputs to measure variances on; "
         "pass a batch of training data."
     )
-    with pytest.raises(ArgumentError, match="got a batch of 1, expected 2 inputs"):
+    with pytest.raises(ArgumentError, match="got a batch of 1, expected at least 2"):
         scheme.apply(module, torch.ones(1, 3))
     with pytest.raises(ArgumentError) as caught:
         scheme.apply(module, torch.zeros(4, 3))
     assert str(caught.value) == (
-        "Initialization lsuv: layer 0 gives outputs of variance 0 on the batch, expected more "
+        "Initialization lsuv: layer 0 has outputs of variance 0 on the batch, expected more "
         "than 0; pass data that differ, or choose another scheme."
     )
-    with pytest.raises(ArgumentError, match="layer 0 gives outputs of variance nan"):
+    with pytest.raises(ArgumentError, match="layer 0 has outputs of variance nan"):
         scheme.apply(module, torch.full((4, 3), math.nan))
     assert not any(part._forward_hooks for part in module.modules())
 

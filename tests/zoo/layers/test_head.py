@@ -78,4 +78,6 @@ def test_with_head_scores_a_classifier() -> None:
 def test_with_head_refuses_another() -> None:
     with pytest.raises(ArgumentError) as caught:
         with_head(nn.Identity(), "argmax")
-    assert str(caught.value) == "Head: got 'argmax', expected one of logits, softmax, sigmoid."
+    assert (
+        str(caught.value) == "`head` got 'argmax', expected one of logits, softmax, sigmoid."
+    )

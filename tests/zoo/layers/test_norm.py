@@ -77,7 +77,7 @@ def test_group_norm_refuses_channels_that_do_not_divide() -> None:
         get_layer("group_norm").build(48)
     assert str(caught.value) == (
         "GroupNorm: got 48 channels in 32 groups, expected a number of groups that divides the "
-        "channels; pass num_groups."
+        "channels; pass `num_groups`."
     )
 
 
