@@ -1,1 +1,1 @@
-"""Architectures, one paper a file."""
+"""Architectures, one paper per file."""

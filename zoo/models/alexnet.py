@@ -1,4 +1,4 @@
-"""AlexNet, as printed in 2012 and as torchvision publishes weights for (2014).
+"""AlexNet, as published in 2012 and as in torchvision's published weights (2014).
 
 N   samples          H, W   height, width
 C   channels         K      classes
@@ -29,7 +29,7 @@ PAPER_2014 = Paper(
     url="https://arxiv.org/abs/1404.5997",
 )
 
-#: Maps, kernel, stride, padding, groups, bias at the start, response normalization, pooling.
+#: Maps, kernel, stride, padding, groups, initial bias, response normalization, pooling.
 #: Source: 2012, sections 3.5 and 5.
 CONVOLUTIONS_2012 = (
     (96, 11, 4, 0, 1, 0.0, True, True),
@@ -53,12 +53,12 @@ class AlexNet2012(nn.Module):
     """Five convolutions in one or two groups, then three fully connected layers.
 
     The paper says 224 x 224 pixels, but (224 - 11)/4 + 1 = 54.25 is not the 55 x 55 that
-    its 27 x 27 of the next layer needs ((55 - 3)/2 + 1 = 27). (227 - 11)/4 + 1 = 55 is: so
-    the input is 227 x 227 and nothing is padded, as in Caffe's and MATLAB's reading.
+    the 27 x 27 of its next layer requires ((55 - 3)/2 + 1 = 27). (227 - 11)/4 + 1 = 55 is: so
+    the input is 227 x 227 without padding, as in Caffe's and MATLAB's versions.
 
     Source:
         Krizhevsky, Sutskever & Hinton 2012, section 3. Two groups stand for the two GPUs: the
-        maps of one half see the maps of the same half only, but for the third layer.
+        maps of one half are connected only to maps of the same half, except in the third layer.
 
     Shape:
         [N, C, 227, 227] to [N, K].
@@ -125,7 +125,7 @@ class AlexNet(nn.Module):
         Krizhevsky 2014, section 5: one column, no response normalization.
 
     Shape:
-        [N, C, H, W] to [N, K], 224 x 224 by default; adaptive pooling lets others through.
+        [N, C, H, W] to [N, K], 224 x 224 by default; adaptive pooling allows others.
 
     ONNX:
         Conv, Relu, MaxPool, Gemm; at 224 x 224 the adaptive pooling is an AveragePool of 1 x 1.
@@ -171,7 +171,7 @@ class AlexNet(nn.Module):
 @register_model(
     family="AlexNet",
     summary="As in the paper: convolutions in two groups, overlapping pooling, local response "
-    "normalization, dropout; 227 x 227 pixels, as its own arithmetic asks.",
+    "normalization, dropout; 227 x 227 pixels, as its own arithmetic requires.",
     paper=PAPER_2012,
     input_shape=(3, 227, 227),
     num_classes=1000,
@@ -193,7 +193,7 @@ def alexnet_2012(
 
 @register_model(
     family="AlexNet",
-    summary="One column without response normalization, as torchvision has it.",
+    summary="One column without response normalization, as in torchvision.",
     paper=PAPER_2014,
     input_shape=(3, 224, 224),
     num_classes=1000,
@@ -216,14 +216,14 @@ def alexnet(
 ) -> nn.Module:
     """AlexNet as in "One weird trick", with torchvision's state-dict keys.
 
-    The last two arguments make it fit small images: of 64 x 64 pixels one place is left.
+    The last two arguments adapt it to small images: 64 x 64 pixels leave one position.
 
     Args:
         num_classes: outputs of the last layer.
-        num_channels: of the images.
-        activation: name of an activation, or what makes one.
-        dropout: before each fully connected layer but the last.
-        hidden_width: of the fully connected layers but the last.
-        pooled_size: places along each axis that the fully connected layers see.
+        num_channels: channels of the images.
+        activation: name of an activation, or its builder.
+        dropout: probability of dropout before each fully connected layer except the last.
+        hidden_width: width of the fully connected layers except the last.
+        pooled_size: height and width of the maps before the fully connected layers.
     """
     return AlexNet(num_classes, num_channels, activation, dropout, hidden_width, pooled_size)

@@ -20,12 +20,12 @@ from dlzoo.zoo.layers.layer_registry import LayerChoice, resolve_layer
 from dlzoo.zoo.models.resnet import RESNET_PAPER, BasicBlock, conv_without_bias
 from dlzoo.zoo.registry import register_model
 
-#: Section 4.2: the stages' widths; each but the first halves H and W.
+#: Section 4.2: the stages' widths; each stage but the first halves H and W.
 STAGE_WIDTHS = (16, 32, 64)
 
 
 class ZeroPaddedShortcut(nn.Module):
-    """Every other row and column, and zeros for the channels that the input does not have.
+    """Every ``stride``-th row and column, and zeros for channels that the input does not have.
 
     y[c, i, j] = x[c, s i, s j] for c < in_channels, else 0
 
@@ -56,7 +56,7 @@ class ZeroPaddedShortcut(nn.Module):
 def zero_padded_shortcut(
     in_channels: int, out_channels: int, stride: int, _norm: Callable[..., nn.Module]
 ) -> nn.Module | None:
-    """The shortcut where shapes differ: option A of section 4.1."""
+    """The shortcut between different shapes: option A of section 4.1."""
     if stride == 1 and in_channels == out_channels:
         return None
     return ZeroPaddedShortcut(in_channels, out_channels, stride)
@@ -120,7 +120,7 @@ class CifarResNet(nn.Module):
 
 
 def _depth(depth: int, num_parameters: int) -> Callable[..., nn.Module]:
-    """Enter the builder of one row of table 6."""
+    """Register the builder of one row of table 6."""
 
     def build(
         *,
@@ -142,9 +142,9 @@ def _depth(depth: int, num_parameters: int) -> Callable[..., nn.Module]:
 
     Args:
         num_classes: outputs of the last layer.
-        num_channels: of the images.
-        norm: name of a norm, or what makes one for a number of channels.
-        activation: name of an activation, or what makes one.
+        num_channels: channels of the images.
+        norm: name of a norm, or its builder, called with the number of channels.
+        activation: name of an activation, or its builder.
     """
     return register_model(
         family="ResNet",

@@ -31,7 +31,7 @@ CONVNEXT_PAPER = Paper(
 
 
 class StageNumbers(NamedTuple):
-    """Channels of a stage and the number of its blocks."""
+    """Channels of a stage and number of its blocks."""
 
     width: int
     num_blocks: int
@@ -47,7 +47,7 @@ TINY_STAGES = (
 PATCH_SIZE = 4
 #: Section 2.4: the hidden width of a block is four times its input's, as in a transformer.
 EXPANSION = 4
-#: Not in the paper; its published code's.
+#: Not in the paper, but in its published code.
 LAYER_NORM_EPS = 1e-6
 
 
@@ -70,7 +70,7 @@ class Permute(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """In training, zeroes a residual branch for a random part of the samples.
+    """In training, zeroes a residual branch for a random share of the samples.
 
     y_n = x_n b_n / (1 - p), b_n = 0 with probability p, else 1; in evaluation y = x.
 
@@ -101,7 +101,7 @@ class StochasticDepth(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """7x7 on each channel alone, LayerNorm, 1x1 to four times the channels, GELU, 1x1 back.
+    """7x7 depthwise, LayerNorm, 1x1 to four times the channels, GELU, 1x1 back.
 
     y = x + gamma_c F(x); gamma (layer scale) starts at 1e-6. The 1x1 convolutions are linear
     layers on channels-last data.
@@ -219,8 +219,8 @@ class ConvNeXt(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        # AdaptiveAvgPool2d(1) is the same mean, but lays out what a channels-last block gives with
-        # as_strided, which ONNX can only spell as Range and Gather.
+        # AdaptiveAvgPool2d(1) is the same mean, but lays out the result of a channels-last block with
+        # as_strided, which ONNX can only express as Range and Gather.
         x_NC11 = self.features(x_NCHW).mean((-2, -1), keepdim=True)
         logits_NK: Tensor = self.classifier(x_NC11)
         return logits_NK
@@ -251,10 +251,10 @@ def convnext_tiny(
 
     Args:
         num_classes: outputs of the last layer.
-        layer_scale: what the residual branches are multiplied with at the start of training.
-        stochastic_depth: probability of dropping the last block, in training; the first is
-            never dropped and those between go linearly (Table 5).
-        activation: name of an activation, or what makes one.
+        layer_scale: initial factor of the residual branches.
+        stochastic_depth: probability of dropping the last block, in training; it rises linearly
+            from 0 at the first block (Table 5).
+        activation: name of an activation, or its builder.
     """
     return ConvNeXt(
         TINY_STAGES,

@@ -1,4 +1,4 @@
-"""CSPDarknet53: half of the features go through the residual blocks, half around them.
+"""CSPDarknet53: half of the features pass through the residual blocks, half around them.
 
 N   samples          H   height          K   classes
 C   channels         W   width
@@ -35,9 +35,9 @@ STEM_WIDTH = 32
 
 
 class StageNumbers(NamedTuple):
-    """One row of the architecture: a stage halves H and W, then splits and merges."""
+    """One row of the architecture: a stage that halves H and W, then splits and merges."""
 
-    #: Channels that the stage takes in at half the resolution, and gives out.
+    #: Number of channels after the resolution is halved, and of the output.
     width: int
     #: Channels of each of the two paths.
     path_width: int
@@ -46,8 +46,8 @@ class StageNumbers(NamedTuple):
     num_blocks: int
 
 
-#: Each stage has as many blocks as Darknet-53's. The paths of the first are as wide as the stage,
-#: those of the others half as wide.
+#: Each stage has as many blocks as in Darknet-53. The paths of the first stage are as wide as the
+#: stage, those of the others half as wide.
 STAGES = (
     StageNumbers(64, 64, 32, 1),
     StageNumbers(128, 64, 64, 2),
@@ -114,10 +114,10 @@ class DarknetResidual(nn.Module):
 
 
 class CrossStagePartial(nn.Module):
-    """Halve H and W, send the features down two paths, and merge what comes out of them.
+    """Halves H and W, sends the features down two paths, and merges their outputs.
 
-    The direct path is one 1x1 convolution; the deep one goes through the residual blocks between
-    two. The merge concatenates, deep path first, and mixes with a 1x1 convolution.
+    The direct path is one 1x1 convolution; the deep one has residual blocks between
+    two. The merge concatenates, deep path first, and applies a 1x1 convolution.
 
     Source:
         CSPNet, section 3.1 and figure 2 (b).
@@ -236,8 +236,8 @@ def cspdarknet53(
 
     Args:
         num_classes: outputs of the last layer.
-        norm: name of a norm, or what makes one for a number of channels.
-        activation: name of an activation, or what makes one; YOLOv4's is Mish.
+        norm: name of a norm, or its builder, called with the number of channels.
+        activation: name of an activation, or its builder; YOLOv4's is Mish.
     """
     return CSPDarknet(
         STAGES,

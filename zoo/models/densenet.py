@@ -1,4 +1,4 @@
-"""DenseNet: every layer sees the features of all layers before it.
+"""DenseNet: the input of every layer is the features of all layers before it.
 
 N   samples          H   height          K   classes
 C   channels         W   width
@@ -31,11 +31,11 @@ DENSENET_PAPER = Paper(
 NUM_LAYERS = (6, 12, 24, 16)
 #: k, the channels that each layer adds.
 GROWTH_RATE = 32
-#: A layer's 1x1 convolution makes 4 k channels (section 3, "Bottleneck layers").
+#: The 1x1 convolution of a layer has 4 k output channels (section 3, "Bottleneck layers").
 BOTTLENECK_FACTOR = 4
 #: Transitions halve the channels: theta = 0.5 (section 3, "Compression").
 COMPRESSION_DIVISOR = 2
-#: The first convolution makes 2 k channels (section 3, "Implementation Details").
+#: The first convolution has 2 k output channels (section 3, "Implementation Details").
 STEM_WIDTH = 2 * GROWTH_RATE
 
 _LEGACY_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)")
@@ -50,7 +50,7 @@ def remap_legacy_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class DenseLayer(nn.Module):
-    """The k new features: norm, activation, 1x1 convolution to 4 k, norm, activation, 3x3 to k.
+    """Computes k new features: norm, activation, 1x1 convolution to 4 k, norm, activation, 3x3 to k.
 
     Source:
         section 3: H_l of DenseNet-B.
@@ -85,7 +85,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layers whose input is the block's input and all new features so far, side by side.
+    """Layers whose input is the block's input and all new features so far, concatenated.
 
     x_l = H_l([x_0, x_1, ..., x_(l-1)])
 
@@ -96,7 +96,7 @@ class DenseBlock(nn.Module):
         [N, in_channels, H, W] to [N, in_channels + num_layers k, H, W].
 
     ONNX:
-        one Concat a layer.
+        one Concat per layer.
     """
 
     def __init__(
@@ -157,8 +157,8 @@ class DenseNet(nn.Module):
         Table 1; initialization: section 4.2.
 
     Shape:
-        [N, 3, H, W] to logits [N, K]; H and W at least 29, or the last transition pools an
-        image of one pixel away.
+        [N, 3, H, W] to logits [N, K]; H and W at least 29, otherwise the last transition gets an
+        image of a single pixel.
 
     ONNX:
         Conv, BatchNormalization, Relu, Concat, AveragePool, MaxPool, ReduceMean or
@@ -240,8 +240,8 @@ def densenet121(
     Args:
         num_classes: outputs of the last layer.
         dropout: probability of dropping a new feature, in training.
-        norm: name of a norm, or what makes one for a number of channels.
-        activation: name of an activation, or what makes one.
+        norm: name of a norm, or its builder, called with the number of channels.
+        activation: name of an activation, or its builder.
     """
     return DenseNet(
         NUM_LAYERS,

@@ -1,4 +1,4 @@
-"""GoogLeNet (Inception v1), as printed in 2014 and as torchvision publishes weights for.
+"""GoogLeNet (Inception v1), as published in 2014 and as in torchvision's published weights.
 
 N   samples          H, W   height, width
 C   channels         K      classes
@@ -45,7 +45,7 @@ AUXILIARY_HEADS = {"aux1": "inception4a", "aux2": "inception4d"}
 
 
 class GoogLeNet(nn.Module):
-    """Table 1 of the paper; what differs between the two readings is an argument.
+    """Table 1 of the paper; differences between the two versions are arguments.
 
     Source:
         Szegedy et al. 2014, table 1 and section 5.
@@ -89,7 +89,7 @@ class GoogLeNet(nn.Module):
         def pool(kernel_size: int) -> nn.MaxPool2d:
             return nn.MaxPool2d(kernel_size, stride=2, ceil_mode=True)
 
-        # Caffe's bvlc_googlenet, the form in which the 2014 network was published: LRN over
+        # Caffe's bvlc_googlenet, in which the 2014 network was published: LRN over
         # 5 channels with k = 1 and alpha = 1e-4 of the mean, so 2e-5 of the sum.
         def lrn() -> nn.Module:
             return local_response_norm(alpha=2e-5, k=1.0) if response_norm else nn.Identity()
@@ -120,7 +120,7 @@ class GoogLeNet(nn.Module):
             if not aux_logits:
                 self.add_module(name, None)
                 continue
-            # 5 x 5 at stride 3 gives the paper's 4 x 4 from 14 x 14; torchvision takes any size.
+            # 5 x 5 at stride 3 gives the paper's 4 x 4 from 14 x 14; torchvision accepts any size.
             head_pool = nn.AvgPool2d(5, stride=3) if norm is None else nn.AdaptiveAvgPool2d(4)
             head = AuxiliaryHead(
                 channels_after[after],
@@ -133,16 +133,16 @@ class GoogLeNet(nn.Module):
             self.add_module(name, head)
 
     def auxiliary_heads(self) -> list[AuxiliaryHead]:
-        """The auxiliary heads, from the input on; none where there are none."""
+        """The auxiliary heads in order from the input; empty if there are none."""
         return [head for head in self.children() if isinstance(head, AuxiliaryHead)]
 
     def drop_auxiliary_heads(self) -> None:
-        """Take the auxiliary heads off: inference has no use for them."""
+        """Remove the auxiliary heads, which inference does not need."""
         for name in AUXILIARY_HEADS:
             self.add_module(name, None)
 
     def forward(self, x_NCHW: Tensor) -> Tensor | LogitsWithAuxiliary:
-        """Logits, and those of the auxiliary heads where there are any, in training."""
+        """Compute the logits; in training also those of the auxiliary heads, if there are any."""
         x_NCHW = self.norm1(self.maxpool1(self.conv1(self.transform(x_NCHW))))
         x_NCHW = self.maxpool2(self.norm2(self.conv3(self.conv2(x_NCHW))))
         auxiliary: list[Tensor] = []
@@ -202,8 +202,8 @@ def googlenet_2014(
 
 @register_model(
     family="Inception",
-    summary="With batch normalization, and 3 x 3 where the paper has 5 x 5, as torchvision has "
-    "it and its weights need it.",
+    summary="With batch normalization, and 3 x 3 in place of the paper's 5 x 5, as in torchvision "
+    "and its weights.",
     paper=PAPER,
     input_shape=(3, 224, 224),
     num_classes=1000,
@@ -214,7 +214,7 @@ def googlenet_2014(
         PublishedWeights.from_torchvision(
             "googlenet-1378be20.pth",
             top1_percent=69.778,
-            # The file holds auxiliary heads: they are loaded, then dropped.
+            # The file contains auxiliary heads: they are loaded, then dropped.
             builder_arguments={"aux_logits": True, "transform_input": True},
         ),
     ),

@@ -1,4 +1,4 @@
-"""Inception v3: factorized convolutions, side by side.
+"""Inception v3: factorized convolutions in parallel branches.
 
 N   samples          H, W   height, width
 C   channels         K      classes
@@ -23,7 +23,7 @@ PAPER = Paper(
     url="https://arxiv.org/abs/1512.00567",
 )
 
-#: Maps and kernel of a convolution. A list of them stands side by side on the same input.
+#: Maps and kernel of a convolution. A list of them is applied in parallel to the same input.
 Unit = tuple[int, Size]
 Branch = tuple[Unit | list[Unit], ...]
 
@@ -67,7 +67,7 @@ _FIGURE_7: dict[str, Branch] = {
 }
 
 #: The modules. One without ``branch_pool`` halves the image: the last convolution of each
-#: branch has stride 2 and no padding, and its input is max-pooled beside them.
+#: branch has stride 2 and no padding, and a further branch max-pools the input.
 #: Source: figures 5, 6, 7 and 10, with the maps of the published network.
 MODULES: dict[str, dict[str, Branch]] = {
     "Mixed_5b": _figure5(32),
@@ -91,10 +91,10 @@ AUXILIARY_AFTER = "Mixed_6e"
 
 
 class InceptionModule(nn.Module):
-    """Branches of convolutions and one of pooling, their maps concatenated.
+    """Branches of convolutions and one of pooling, whose maps are concatenated.
 
-    A branch's convolutions are numbered under its name (``branch5x5_1``), two side by side are
-    told by a letter (``branch3x3_2a``), and a single one has the branch's name.
+    A branch's convolutions are numbered under its name (``branch5x5_1``), two in parallel are
+    distinguished by a letter (``branch3x3_2a``), and a single one has the branch's name.
 
     Shape:
         [N, in_channels, H, W] to [N, sum of the branches' maps, H, W], or (H - 3)//2 + 1.
@@ -147,7 +147,7 @@ class InceptionModule(nn.Module):
         )
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """All branches, concatenated along the channels."""
+        """Concatenate all branches along the channels."""
         outputs = []
         for branch, steps in self.steps.items():
             y_NCHW = self.pool(x_NCHW) if branch == "branch_pool" else x_NCHW
@@ -161,7 +161,7 @@ class InceptionModule(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """The classifier on a middle layer, for training only (section 4).
+    """The classifier on an intermediate layer, for training only (section 4).
 
     Shape:
         [N, 768, 17, 17] to [N, K].
@@ -178,7 +178,7 @@ class AuxiliaryHead(nn.Module):
         self.fc = nn.Linear(768, num_classes)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Logits of this head."""
+        """Compute the logits of this head."""
         x_NCHW = self.avgpool(self.conv1(self.conv0(self.pool(x_NCHW))))
         logits_NK: Tensor = self.fc(torch.flatten(x_NCHW, 1))
         return logits_NK
@@ -244,11 +244,11 @@ class InceptionV3(nn.Module):
             nn.init.trunc_normal_(self.AuxLogits.fc.weight, std=0.001, a=-2, b=2)
 
     def drop_auxiliary_heads(self) -> None:
-        """Take the auxiliary head off: inference has no use for it."""
+        """Remove the auxiliary head, which inference does not need."""
         self.AuxLogits = None
 
     def forward(self, x_NCHW: Tensor) -> Tensor | LogitsWithAuxiliary:
-        """Logits, and those of the auxiliary head where there is one, in training."""
+        """Compute the logits; in training also those of the auxiliary head, if there is one."""
         x_NCHW = self.transform(x_NCHW)
         auxiliary: tuple[Tensor, ...] = ()
         for name in (*STEM, *MODULES):
@@ -262,7 +262,7 @@ class InceptionV3(nn.Module):
 
 @register_model(
     family="Inception",
-    summary="Factorized 5 x 5 and 7 x 7 convolutions, as torchvision has it; an auxiliary head "
+    summary="Factorized 5 x 5 and 7 x 7 convolutions, as in torchvision; an auxiliary head "
     "for training with aux_logits=True.",
     paper=PAPER,
     input_shape=(3, 299, 299),
@@ -274,7 +274,7 @@ class InceptionV3(nn.Module):
         PublishedWeights.from_torchvision(
             "inception_v3_google-0cc3c7bd.pth",
             top1_percent=77.294,
-            # The file holds the auxiliary head: it is loaded, then dropped.
+            # The file contains the auxiliary head: it is loaded, then dropped.
             builder_arguments={"aux_logits": True, "transform_input": True},
         ),
     ),

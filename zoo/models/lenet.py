@@ -1,4 +1,4 @@
-"""LeNet-5, as printed in 1998 and as textbooks draw it today.
+"""LeNet-5, as published in 1998 and as in today's textbooks.
 
 N   samples          H, W   height, width
 C   channels         K      classes
@@ -28,8 +28,8 @@ PAPER = Paper(
     url="https://doi.org/10.1109/5.726791",
 )
 
-#: Table I: which map of S2 (row) each map of C3 (column) is connected with. The first six see
-#: three neighbouring maps, the next six four neighbours, three see four others, one sees all.
+#: Table I: which maps of S2 (rows) each map of C3 (column) is connected with. The first six have
+#: three neighbouring maps, the next six four neighbours, three four other maps, one all of them.
 CONNECTIONS = (
     "X...XXX..XXXX.XX",
     "XX...XXX..XXXX.X",
@@ -39,8 +39,8 @@ CONNECTIONS = (
     "...XXX..XXXX.XXX",
 )
 
-#: The codes of the ten digits: 7 x 12 pictures, # is +1 and . is -1. The paper's figure 3 shows
-#: its own; these are drawn anew in that manner.
+#: The codes of the ten digits: 7 x 12 pictures, # is +1 and . is -1. They are drawn in the style of
+#: the paper's own, which its figure 3 shows.
 BITMAPS = """
 ..###..  ...#...  .#####.  .#####.  .....#.  #######  ..####.  #######  .#####.  .#####.
 .#...#.  ..##...  #.....#  #.....#  ....##.  #......  .#.....  ......#  #.....#  #.....#
@@ -58,7 +58,7 @@ BITMAPS = """
 
 
 def connection_table() -> list[list[int]]:
-    """For each of C3's 16 maps, the maps of S2 that it sees."""
+    """For each of C3's 16 maps, the maps of S2 that it is connected with."""
     return [
         [row for row, line in enumerate(CONNECTIONS) if line[column] == "X"]
         for column in range(len(CONNECTIONS[0]))
@@ -66,11 +66,11 @@ def connection_table() -> list[list[int]]:
 
 
 def digit_codes(num_classes: int) -> Tensor:
-    """The codes [K, 84] of +1 and -1, beyond the ten digits drawn at random.
+    """The codes [K, 84] of +1 and -1; those beyond the ten digits are drawn at random.
 
     Source:
-        LeCun et al. 1998, section II.B: the components are +1 or -1, and besides pictures it
-        names codes drawn with equal probability of either.
+        LeCun et al. 1998, section II.B: the components are +1 or -1; besides pictures it
+        mentions codes drawn with equal probabilities.
     """
     rows = [line.split() for line in BITMAPS.split("\n") if line]
     code_KD = torch.tensor(
@@ -82,21 +82,21 @@ def digit_codes(num_classes: int) -> Tensor:
 
 
 def random_codes(num_classes: int) -> Tensor:
-    """Codes [K, 84] of +1 and -1 with equal probability, all about as far apart.
+    """Codes [K, 84] of +1 and -1 with equal probability, all at similar distances.
 
     Source:
-        LeCun et al. 1998, section II.B, which names them beside pictures: for classes that do not
-        look alike the way digits do.
+        LeCun et al. 1998, section II.B, which mentions them besides pictures, for classes that do
+        not look similar to each other as digits do.
     """
     return torch.randint(0, 2, (num_classes, 7 * 12)) * 2.0 - 1.0
 
 
 class LeNet5(nn.Module):
-    """The network of figure 2, layer by layer under its own names.
+    """The network of figure 2, layer by layer, with the paper's names.
 
     Shape:
         [N, C, 32, 32] to [N, K]: **negated penalties**. The paper's output is the squared
-        distance to each class's code and the smallest wins; here the largest wins.
+        distance to each class's code, and the smallest wins; here the largest wins.
 
     ONNX:
         Conv, Tanh, AveragePool, Gemm, and the distance as Sub, Mul, ReduceSum, Neg.
@@ -122,7 +122,7 @@ class LeNet5(nn.Module):
             nn.init.uniform_(layer.bias, -bound, bound)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Negated penalty of each class."""
+        """Compute the negated penalty of each class."""
         x_NCHW = self.squash(self.c1(x_NCHW))
         x_NCHW = self.squash(self.s2(x_NCHW))
         x_NCHW = self.squash(self.c3(x_NCHW))
@@ -157,13 +157,13 @@ def lenet5(
 ) -> nn.Module:
     """LeNet-5 as in the paper: 156 + 12 + 1,516 + 32 + 48,120 + 10,164 parameters.
 
-    The classes' codes are pictures of the digits, or drawn, for what does not look like digits.
+    The classes' codes are pictures of the digits, or random for classes that are not digits.
 
     Raises:
-        ArgumentError: an unknown kind of codes.
+        ArgumentError: the kind of codes is unknown.
     """
     if codes not in ("digits", "random"):
-        raise ArgumentError(f'lenet5: codes is {codes!r}, expected "digits" or "random".')
+        raise ArgumentError(f'`codes` got {codes!r}, expected "digits" or "random".')
     return LeNet5(num_classes, num_channels, codes)
 
 

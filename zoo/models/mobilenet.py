@@ -1,4 +1,4 @@
-"""MobileNetV2: shortcuts between thin layers, filtering in wide ones.
+"""MobileNetV2: shortcuts between narrow layers, filtering in wide ones.
 
 N   samples          H   height          K   classes
 C   channels         W   width
@@ -41,7 +41,7 @@ LAST_WIDTH = 1280
 
 
 def round_to_multiple(width: float, multiple: int = 8) -> int:
-    """The multiple nearest to a width, at least one, and never below nine tenths of the width.
+    """The multiple nearest to a width, at least one, and at least nine tenths of the width.
 
     Widths that are multiples of 8 fill vector registers.
 
@@ -89,7 +89,7 @@ class ConvNormActivation(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to t times the channels, 3x3 on each channel alone, 1x1 back without activation.
+    """1x1 to t times the channels, 3x3 depthwise, 1x1 back without activation.
 
     y = x + F(x) where input and output have the same shape, else F(x).
 
@@ -240,8 +240,8 @@ def mobilenet_v2(
         num_classes: outputs of the last layer.
         width_multiplier: scales the channels of every layer (section 4).
         dropout: probability of dropping a feature before the classifier, in training.
-        norm: name of a norm, or what makes one for a number of channels.
-        activation: name of an activation, or what makes one; ReLU6 keeps low-precision arithmetic in range.
+        norm: name of a norm, or its builder, called with the number of channels.
+        activation: name of an activation, or its builder; ReLU6 keeps low-precision arithmetic in range.
     """
     return MobileNetV2(
         num_classes=num_classes,

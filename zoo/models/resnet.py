@@ -1,4 +1,4 @@
-"""ResNet: layers learn a residual, added to what they were given.
+"""ResNet: layers learn a residual, which is added to their input.
 
 N   samples          H   height          K   classes
 C   channels         W   width
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -52,21 +51,21 @@ GROUP_NORM_PAPER = Paper(
 def conv_without_bias(
     in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
 ) -> nn.Conv2d:
-    """A convolution whose norm has the bias."""
+    """A convolution without bias, because a norm with one follows."""
     return convolution(
         in_channels, out_channels, kernel_size, stride=stride, padding="same", bias=False
     )
 
 
-#: What builds a block's shortcut from its channels in and out, its stride and its norm; None
-#: where the input itself will do.
+#: Builder of a block's shortcut from its channels in and out, its stride and its norm; it returns
+#: None if the shortcut is the input itself.
 Shortcut = Callable[[int, int, int, Callable[..., nn.Module]], nn.Module | None]
 
 
 def projection_shortcut(
     in_channels: int, out_channels: int, stride: int, norm: Callable[..., nn.Module]
 ) -> nn.Module | None:
-    """The shortcut where shapes differ: option B of section 4.1, equation 2."""
+    """The shortcut between different shapes: option B of section 4.1, equation 2."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(
@@ -104,7 +103,7 @@ class BasicBlock(nn.Module):
         self.conv2 = conv_without_bias(width, width, 3)
         self.bn2 = norm(width)
         self.activation2 = activation()
-        # The name is torchvision's; at stride 1 it changes the number of channels only.
+        # The name is torchvision's; at stride 1 it only changes the number of channels.
         self.downsample = shortcut(in_channels, width, stride, norm)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -195,7 +194,7 @@ class ResNet(nn.Module):
         channels = STEM_WIDTH
         stages: list[nn.Module] = []
         for width, num in zip(STAGE_WIDTHS, num_blocks, strict=True):
-            # Stages conv3_x to conv5_x halve H and W in their first block; the pooling did conv2_x's.
+            # Stages conv3_x to conv5_x halve H and W in their first block; for conv2_x the pooling did.
             strides = [2 if stages else 1] + [1] * (num - 1)
             stage = nn.Sequential()
             for stride in strides:
@@ -231,14 +230,15 @@ def _resnet(
     )
 
 
-_IMAGENET: dict[str, Any] = {
-    "family": "ResNet",
-    "input_shape": (3, 224, 224),
-    "num_classes": 1000,
-    "preprocessing": IMAGENET_224,
-    "labels": "imagenet1k",
-    "min_image_size": (1, 1),
-}
+_register_resnet = partial(
+    register_model,
+    family="ResNet",
+    input_shape=(3, 224, 224),
+    num_classes=1000,
+    preprocessing=IMAGENET_224,
+    labels="imagenet1k",
+    min_image_size=(1, 1),
+)
 
 
 def _depth(
@@ -264,8 +264,8 @@ def _depth(
 
     Args:
         num_classes: outputs of the last layer.
-        norm: name of a norm, or what makes one for a number of channels.
-        activation: name of an activation, or what makes one.
+        norm: name of a norm, or its builder, called with the number of channels.
+        activation: name of an activation, or its builder.
     """
     published = [
         PublishedWeights.from_torchvision(f"{name}-{weights[0]}.pth", top1_percent=weights[1])
@@ -279,12 +279,11 @@ def _depth(
                 preprocessing=IMAGENET_224_RESIZE_232,
             )
         )
-    return register_model(
+    return _register_resnet(
         summary=summary,
         paper=RESNET_PAPER,
         num_parameters=num_parameters,
         weights=tuple(published),
-        **_IMAGENET,
     )(build)
 
 
@@ -301,11 +300,10 @@ resnet152 = _depth(
 )
 
 
-@register_model(
+@_register_resnet(
     summary="ResNet-50 that normalizes groups of channels, whatever the batch",
     paper=GROUP_NORM_PAPER,
     num_parameters=25_557_032,
-    **_IMAGENET,
 )
 def resnet50_gn(
     *,
@@ -318,7 +316,7 @@ def resnet50_gn(
     Args:
         num_classes: outputs of the last layer.
         num_groups: groups that each layer's channels are normalized in; the paper's best is 32.
-        activation: name of an activation, or what makes one.
+        activation: name of an activation, or its builder.
     """
     norm = partial(group_norm, num_groups=num_groups)
     return _resnet(50, num_classes=num_classes, norm=norm, activation=activation)

@@ -38,7 +38,7 @@ FIRES_1_1 = (
 
 
 class Fire(nn.Module):
-    """A 1 x 1 convolution to few maps, then 1 x 1 and 3 x 3 side by side (figure 1).
+    """A 1 x 1 convolution to few maps, then 1 x 1 and 3 x 3 in parallel (figure 1).
 
     Shape:
         [N, in_channels, H, W] to [N, 2 expanded, H, W].
@@ -64,7 +64,7 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """A convolution, fire modules, and a convolution to the classes that is averaged.
+    """A convolution, fire modules, and a convolution to the classes, whose maps are averaged.
 
     Source:
         Iandola et al. 2016, section 3; weights start as in torchvision (He's uniform, and
@@ -112,7 +112,7 @@ class SqueezeNet(nn.Module):
 
 @register_model(
     family="SqueezeNet",
-    summary="Fire modules (1 x 1, then 1 x 1 and 3 x 3 side by side); the authors' version 1.1.",
+    summary="Fire modules (1 x 1, then 1 x 1 and 3 x 3 in parallel); the authors' version 1.1.",
     paper=PAPER,
     input_shape=(3, 224, 224),
     num_classes=1000,

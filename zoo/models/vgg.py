@@ -25,8 +25,8 @@ PAPER = Paper(
 
 #: Maps of each of the five stages; a stage ends with 2 x 2 max pooling. Source: table 1.
 MAPS = (64, 128, 256, 512, 512)
-#: Units of the fully connected layers but the last, and places along each axis that the first of
-#: them sees: 224 / 2^5. Source: table 1.
+#: Width of the fully connected layers except the last, and height and width of the maps before
+#: them: 224 / 2^5. Source: table 1.
 HIDDEN_WIDTH = 4096
 POOLED_SIZE = 7
 
@@ -48,7 +48,7 @@ class VGG(nn.Module):
         normal by fan-out for convolutions, N(0, 0.01) for the fully connected.
 
     Shape:
-        [N, C, H, W] to [N, K], 224 x 224 by default; adaptive pooling lets others through.
+        [N, C, H, W] to [N, K], 224 x 224 by default; adaptive pooling allows others.
 
     ONNX:
         Conv, Relu, MaxPool, Gemm; at 224 x 224 the adaptive pooling is an AveragePool of 1 x 1.
@@ -70,7 +70,7 @@ class VGG(nn.Module):
         super().__init__()
         if len(widths) != len(MAPS):
             raise ArgumentError(
-                f"VGG: got widths {list(widths)}, expected {len(MAPS)} of them, one for each stage."
+                f"`widths` got {list(widths)}, expected {len(MAPS)} numbers, one for each stage."
             )
         act = resolve_layer(activation, "activation")
         layers: list[nn.Module] = []
@@ -117,7 +117,7 @@ def _column(
     *,
     default_norm: LayerChoice | None = None,
 ) -> Callable[..., nn.Module]:
-    """Enter the builder of one column of table 1, with or without normalization."""
+    """Register the builder of one column of table 1, with or without normalization."""
 
     def build(
         *,
@@ -146,20 +146,20 @@ def _column(
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"""VGG with {depth} weight layers; norm is {default_norm} by default.
 
-    The last three arguments make it fit small images: after five poolings 32 x 32 pixels are one.
+    The last three arguments adapt it to small images: five poolings leave one of 32 x 32 pixels.
 
     Args:
         num_classes: outputs of the last layer.
-        num_channels: of the images.
-        norm: name of a norm, what makes one for a number of channels, or None.
-        activation: name of an activation, or what makes one.
-        dropout: before each fully connected layer but the first.
+        num_channels: channels of the images.
+        norm: name of a norm, its builder, called with the number of channels, or None.
+        activation: name of an activation, or its builder.
+        dropout: probability of dropout before each fully connected layer except the first.
         widths: maps of the five stages.
-        hidden_width: of the fully connected layers but the last.
-        pooled_size: places along each axis that the fully connected layers see.
+        hidden_width: width of the fully connected layers except the last.
+        pooled_size: height and width of the maps before the fully connected layers.
 
     Raises:
-        ArgumentError: another number of widths than five.
+        ArgumentError: the number of widths is not five.
     """
     weights = PublishedWeights.from_torchvision(
         f"{name}-{sha256}.pth", top1_percent=top1_percent

@@ -39,7 +39,7 @@ BASE_NUM_LAYERS = 12
 BASE_WIDTH = 768
 BASE_MLP_WIDTH = 3072
 BASE_NUM_HEADS = 12
-#: Not in the paper; its published code's.
+#: Not in the paper, but in its published code.
 LAYER_NORM_EPS = 1e-6
 
 _LEGACY_KEY = re.compile(r"\.mlp\.linear_([12])\.")
@@ -58,7 +58,7 @@ def remap_legacy_keys(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class EncoderBlock(nn.Module):
-    """Attention between tokens, then an MLP on each, both on normalized input and both added.
+    """Attention between tokens, then an MLP on each, both with normalized input and a shortcut.
 
     z' = z + MSA(LN(z)),  y = z' + MLP(LN(z'))
 
@@ -106,7 +106,7 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Adds what tells positions apart, then the blocks and a last LayerNorm.
+    """Adds the position embedding, then applies the blocks and a final LayerNorm.
 
     Source:
         Equations 1 (E_pos) and 4.
@@ -146,25 +146,25 @@ class Encoder(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches and a class token through a transformer encoder; the class token is classified.
+    """A transformer encoder over patches and a class token, which is classified.
 
     Patches start from a truncated normal of variance 1 / fan in, the MLPs from Xavier's uniform
     distribution with biases near zero, position embeddings from N(0, 0.02). The head starts from
-    N(0, 0.02) and not from zero: behind a zero head nothing of an untrained network can be seen,
-    nor does a gradient reach it.
+    N(0, 0.02) and not from zero: with a zero head, no weight of an untrained network would affect
+    the output or get a gradient.
 
     Source:
         Figure 1 and section 3.1; initialization of the head: DeiT (Touvron et al. 2021), of the
         rest: torchvision.
 
     Shape:
-        [N, 3, S, S] to logits [N, K], S the image size that the position embedding was made for.
+        [N, 3, S, S] to logits [N, K], S the image size of the position embedding.
 
     ONNX:
         Conv, Reshape, Transpose, Expand, Concat, Add, the blocks, Gather, Gemm.
 
     Raises:
-        ArgumentError: from forward, an image of another size.
+        ArgumentError: from forward, for an image of another size.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         if image_size < 1 or image_size % patch_size:
             raise ArgumentError(
-                f"ViT: got image_size {image_size}, expected a multiple of the patch size "
+                f"`image_size` got {image_size}, expected a multiple of the patch size "
                 f"{patch_size}; use {max(1, round(image_size / patch_size)) * patch_size}."
             )
         self.image_size = image_size
@@ -225,8 +225,8 @@ class VisionTransformer(nn.Module):
         if height != self.image_size or width != self.image_size:
             raise ArgumentError(
                 f"ViT: got an image of {height} x {width} pixels, expected "
-                f"{self.image_size} x {self.image_size}, which its position embedding is for; "
-                "resize the image, or build the model with another image_size."
+                f"{self.image_size} x {self.image_size}, the size of its position embedding; "
+                "resize the image, or build the model with another `image_size`."
             )
         patches_NTE = self.conv_proj(x_NCHW).flatten(2).transpose(1, 2)
         class_N1E = self.class_token.expand(x_NCHW.shape[0], -1, -1)
@@ -262,10 +262,10 @@ def vit_b_16(
         image_size: height and width of every image, a multiple of 16.
         dropout: probability of dropping a feature, in training; the paper trains on ImageNet
             alone with 0.1.
-        activation: name of an activation, or what makes one.
+        activation: name of an activation, or its builder.
 
     Raises:
-        ArgumentError: an image size that is no multiple of 16.
+        ArgumentError: the image size is not a multiple of 16.
     """
     return VisionTransformer(
         image_size=image_size,

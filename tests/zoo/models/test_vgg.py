@@ -69,7 +69,7 @@ def test_small_images_get_small_stages_and_heads() -> None:
 
 def test_another_number_of_stages_is_refused() -> None:
     with pytest.raises(
-        ArgumentError, match=r"got widths \[8, 16\], expected 5 of them, one for each stage"
+        ArgumentError, match=r"`widths` got \[8, 16\], expected 5 numbers, one for each stage"
     ):
         on_meta(11, widths=[8, 16])
 

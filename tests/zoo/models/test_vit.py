@@ -125,8 +125,8 @@ def test_image_of_another_size_is_refused() -> None:
     with pytest.raises(ArgumentError) as caught:
         small()(torch.zeros(1, 3, 32, 48))
     assert str(caught.value) == (
-        "ViT: got an image of 32 x 48 pixels, expected 32 x 32, which its position embedding is "
-        "for; resize the image, or build the model with another image_size."
+        "ViT: got an image of 32 x 48 pixels, expected 32 x 32, the size of its position "
+        "embedding; resize the image, or build the model with another `image_size`."
     )
 
 
@@ -134,7 +134,7 @@ def test_image_size_is_a_multiple_of_the_patch() -> None:
     with pytest.raises(ArgumentError) as caught:
         vit_b_16(image_size=230)
     assert str(caught.value) == (
-        "ViT: got image_size 230, expected a multiple of the patch size 16; use 224."
+        "`image_size` got 230, expected a multiple of the patch size 16; use 224."
     )
 
 
