@@ -1,6 +1,6 @@
-"""Image files and pixels become the pixels that a network takes, with Pillow and NumPy alone.
+"""Image files and pixels as input of networks, with Pillow and NumPy only.
 
-Training and serving both read images here, so that both see the same pixels.
+Training and serving both read images with this module, so both get the same pixels.
 
 Shapes: H and W image height and width, C channels, h and w the network's height and width.
 """
@@ -28,7 +28,7 @@ Color = Literal["RGB", "L"]
 NUM_CHANNELS = {"RGB": 3, "L": 1}
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-#: Pillow's modes of whole numbers that may be wider than 8 bits.
+#: Pillow's modes with whole numbers that may be wider than 8 bits.
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
@@ -46,9 +46,9 @@ class _HasGeometry(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """How an image of any size becomes [h, w] pixels: the shorter side is resized, the middle cut.
+    """How an image of any size becomes [h, w] pixels: by resizing the shorter side, and cropping.
 
-    ``resize_size`` is None where the image is squeezed to ``crop_size`` (height, width) directly.
+    If ``resize_size`` is None, the image is squeezed to ``crop_size`` (height, width) directly.
     """
 
     color: Color
@@ -58,7 +58,7 @@ class Geometry:
 
     @classmethod
     def of(cls, preprocessing: _HasGeometry) -> Geometry:
-        """The geometry of something that has one, such as a card's preprocessing."""
+        """The geometry of an object that has one, such as a card's preprocessing."""
         return Geometry(
             color=preprocessing.color,
             resize_size=preprocessing.resize_size,
@@ -80,7 +80,7 @@ class Geometry:
 
 
 def describe_source(source: ImageSource) -> str:
-    """What messages call an image: its path, or what it was given as."""
+    """An image's name in messages: its path, or a description of the bytes or pixels."""
     if isinstance(source, bytes):
         return f"The image of {len(source)} bytes"
     if isinstance(source, np.ndarray):
@@ -89,18 +89,18 @@ def describe_source(source: ImageSource) -> str:
 
 
 def open_image(source: ImageSource, color: Color, *, name: str | None = None) -> Image.Image:
-    """An image in ``color``, upright and fully decoded: the picture as a viewer shows it.
+    """An image in ``color``, upright and fully decoded, as a viewer shows it.
 
-    Turned as its EXIF orientation says, transparent parts on white, palettes, CMYK and 16-bit
-    grey levels converted; the first frame of several.
+    It is rotated by its EXIF orientation; transparent parts become white; palettes, CMYK and 16-bit
+    grey levels are converted; of several frames the first is used.
 
     Args:
         source: the image.
         color: ``RGB`` or ``L``.
-        name: what messages call it; else :func:`describe_source`.
+        name: name of the image in messages; by default that of :func:`describe_source`.
 
     Raises:
-        ImageError: there is no file, or it is no whole image, or too large.
+        ImageError: there is no file, it is not a complete image, or it is too large.
     """
     name = name or describe_source(source)
     if isinstance(source, np.ndarray):
@@ -139,10 +139,10 @@ def open_image(source: ImageSource, color: Color, *, name: str | None = None) ->
 
 @contextmanager
 def decoder_warnings() -> Iterator[None]:
-    """Pillow's warnings of too many pixels are errors, its other ones are not shown.
+    """Turn Pillow's warnings of too many pixels into errors, and hide its other warnings.
 
-    Those tell of odd metadata; the pixels are sound or an error is raised. The filters are the
-    whole process's: hold this around threads that call :func:`open_image`.
+    The others concern odd metadata; the pixels are correct or an error is raised. The filters affect
+    the whole process: use this around threads that call :func:`open_image`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -153,7 +153,7 @@ def decoder_warnings() -> Iterator[None]:
 def resize_and_crop(
     image: Image.Image, geometry: Geometry, name: str
 ) -> npt.NDArray[np.uint8]:
-    """The pixels that a network takes, uint8 [h, w, C].
+    """The pixels that a network gets, uint8 [h, w, C].
 
     Args:
         image: an image in the geometry's color.
@@ -180,7 +180,7 @@ def check_resizing(image: Image.Image, geometry: Geometry, name: str) -> tuple[i
     if Image.MAX_IMAGE_PIXELS is not None and largest > Image.MAX_IMAGE_PIXELS:
         raise ImageError(
             f"{name} is {image.width} x {image.height} pixels, too long and "
-            f"narrow to be resized to {width} x {height}. Cut out the part that matters."
+            f"narrow to be resized to {width} x {height}. Crop it first."
         )
     return height, width
 
@@ -188,11 +188,11 @@ def check_resizing(image: Image.Image, geometry: Geometry, name: str) -> tuple[i
 def resize_window(
     image: Image.Image, window: tuple[int, int, int, int], geometry: Geometry
 ) -> npt.NDArray[np.uint8]:
-    """A part of an image as the pixels that a network takes, uint8 [h, w, C].
+    """A part of an image as the pixels that a network gets, uint8 [h, w, C].
 
     Args:
         image: an image in the geometry's color.
-        window: top, left, height, width of the part, which lies inside the image.
+        window: top, left, height, width of the part, which must be within the image.
         geometry: the sizes; the part is resized to ``crop_size``, whatever its aspect ratio.
     """
     top, left, height, width = window
@@ -206,8 +206,8 @@ def resize_window(
 def resize(image: Image.Image, height: int, width: int, interpolation: str) -> Image.Image:
     """Resize the rows first, then the columns.
 
-    In one call, Pillow 13 takes the columns of some tall images first, which changes 7 to 14 % of
-    a photo's pixels by one level. Pillow up to 12 never does, nor does a graph with included
+    In a single call, Pillow 13 resizes the columns of some tall images first, which changes 7 to 14 %
+    of a photo's pixels by one level. Pillow up to 12 never does, nor does a graph with included
     preprocessing.
     """
     resample = FILTERS[interpolation]
@@ -219,8 +219,8 @@ def resize_many(
 ) -> npt.NDArray[np.uint8]:
     """:func:`resize` of many images of one size, bit for bit, uint8 [N, height, width, C].
 
-    A row's pixels depend on that row alone, so all images are resized as one tall image; then,
-    column by column, as one wide image.
+    A row's pixels depend only on that row, so all images are resized as one tall image; then,
+    for the columns, as one wide image.
     """
     num_images, old_height, old_width, num_channels = images_NHWC.shape
     channels = (num_channels,) if num_channels > 1 else ()
@@ -236,7 +236,7 @@ def resize_many(
 
 
 def center_crop(image: Image.Image, crop_size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """The middle of an image, uint8 [h, w, C], padded with 0 where the image is smaller.
+    """The centre of an image, uint8 [h, w, C], padded with 0 where the image is smaller.
 
     Source: torchvision, ``transforms/functional.py``, ``center_crop``.
     """
@@ -247,11 +247,11 @@ def center_crop(image: Image.Image, crop_size: tuple[int, int]) -> npt.NDArray[n
 def crop_or_pad(
     pixels: npt.NDArray[np.uint8], crop_size: tuple[int, int], *, axes: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
-    """:func:`center_crop` of pixels, one image or many; ``axes`` are those of H and W."""
+    """:func:`center_crop` of pixels, for one image or many; ``axes`` are those of H and W."""
     for axis, size in zip(axes, crop_size, strict=True):
         excess = pixels.shape[axis] - size
         if excess >= 0:
-            start = round(excess / 2)  # a half to the even number
+            start = round(excess / 2)  # halves to the even number
             pixels = pixels.take(range(start, start + size), axis=axis)
         else:
             missing = -excess

@@ -1,4 +1,4 @@
-"""The zoo by name: every card, and the network that a name stands for."""
+"""The models of the zoo by name: their cards, and networks built from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dlzoo.zoo.weights import build_with_weights
 
 @cache
 def _load_architectures() -> None:
-    """Import every file under ``zoo/models``, so that their decorators run."""
+    """Import every file under ``zoo/models``, so that all models are registered."""
     for module in pkgutil.iter_modules(models.__path__):
         import_module(f"{models.__name__}.{module.name}")
 
@@ -40,7 +40,7 @@ def get_card(name: str) -> Card:
     """The card of that name.
 
     Raises:
-        UnknownModelError: there is none; near names are offered.
+        UnknownModelError: there is no such model; similar names are suggested.
     """
     _load_architectures()
     if name in _CARDS:
@@ -59,7 +59,7 @@ def build_model(
 
     Args:
         name: a name from :func:`list_models`.
-        weights: ``auto`` (published weights where they are in the cache, else random),
+        weights: ``auto`` (published weights if they are in the cache, otherwise random),
             ``random``, the name of published weights such as ``imagenet`` (downloaded once),
             or the path of a ``.safetensors`` or ``.pth`` file.
         seed: draws the random weights.
@@ -67,7 +67,7 @@ def build_model(
 
     Raises:
         UnknownModelError: no model has that name.
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights are unavailable or do not fit.
     """
     return build_with_weights(
         get_card(name), weights=weights, seed=seed, **builder_arguments

@@ -1,4 +1,4 @@
-"""Fetch a published file once: resumed, verified, and never half-written under its name."""
+"""Downloads of published files: resumable, verified, and complete before they get their name."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from dlzoo.version import __version__
 
 Progress = Callable[[int, int], None]
 
-#: Bytes read at a time.
+#: Number of bytes read at a time.
 CHUNK = 2**20
-#: A server that sends nothing for so long has gone.
+#: Seconds without any data after which a server counts as gone.
 TIMEOUT_SECONDS = 30.0
-#: Waits before a connection that broke is tried again; any new byte starts them anew.
+#: Seconds before each retry of a broken connection; any new byte starts them again.
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0)
-#: Answers that another try may mend: timeout, too many requests, and the server's own troubles.
+#: Status codes for which a retry may help: timeout, too many requests, and server errors.
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
-#: The disk is full, or the quota, or the largest file allowed.
+#: Error codes of a full disk, an exceeded quota, and a file that is too large.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def weights_folder() -> Path:
-    """Where published weights are kept: ``$DLZOO_HOME/weights``, or the platform's cache."""
+    """The folder of published weights: ``$DLZOO_HOME/weights``, or the platform's cache."""
     return _home() / "weights"
 
 
 def data_folder() -> Path:
-    """Where published data sets are kept: ``$DLZOO_HOME/data``, or the platform's cache."""
+    """The folder of published data sets: ``$DLZOO_HOME/data``, or the platform's cache."""
     return _home() / "data"
 
 
@@ -73,25 +73,25 @@ def download(
     retry_seconds: tuple[float, ...] = RETRY_SECONDS,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Path:
-    """Have the file of ``url`` at ``target``, and give its path.
+    """Download ``url`` to ``target`` unless it is there, and return the path.
 
-    A file that is there already is only verified, and fetched anew if damaged. What arrives is
+    An existing file is only verified, and downloaded again if damaged. Received bytes are
     kept in ``target`` + ``.part``: after a broken connection, an interrupt or a crash the next
-    call asks for the rest alone. The whole must have the right hash before it gets its name. Of
-    several processes one fetches, the others wait. Proxies are taken from the environment.
+    call requests only the rest. The whole must have the right hash before it gets its name. Of
+    several processes one downloads, and the others wait. Proxies are taken from the environment.
 
     Args:
         url: http or https.
         target: the final path.
-        sha256: the file's digest in hex, or the start of it.
-        instead: what else a user can do, for messages; else to pass the file with ``--weights``.
-        progress: called with (bytes so far, bytes in all); the latter is 0 where unknown.
-        retry_seconds: waits before each further try.
+        sha256: the file's digest in hex, or the beginning of it.
+        instead: advice for error messages on how else to get the file; by default to pass ``weights``.
+        progress: called with (bytes so far, bytes in all); the latter is 0 if unknown.
+        retry_seconds: seconds to wait before each retry.
         timeout_seconds: how long the server may be silent.
 
     Raises:
         DownloadError: no connection, no such file, or a wrong hash.
-        StorageError: the folder cannot be written, or the disk is full.
+        StorageError: the folder cannot be written to, or the disk is full.
     """
     assert urlsplit(url).scheme in ("http", "https"), url
     assert sha256 and sha256 == sha256.lower(), sha256
@@ -104,7 +104,7 @@ def download(
                 if sha256_of_file(target).startswith(sha256):
                     return target
                 target.unlink()
-            # A first part may stem from a file that has changed since: then all of it, once.
+            # The part may come from a file that has changed since: then download all of it, once.
             for is_last_try in (not _size(part), True):
                 try:
                     _fetch(url, part, report, retry_seconds, timeout_seconds)
@@ -120,13 +120,13 @@ def download(
                     break
     raise DownloadError(
         f"{file_name(url)} from {urlsplit(url).hostname}: got {num_bytes:,} bytes of sha256 "
-        f"{got[: len(sha256)]}…, expected {sha256}…; what came is deleted. Try again, or "
-        f"{instead or 'pass a file that you trust with --weights FILE'}."
+        f"{got[: len(sha256)]}…, expected {sha256}…; the download is deleted. Try again, or "
+        f"{instead or 'pass a file that you trust: `weights=FILE`'}."
     )
 
 
 class _UnreachableError(Exception):
-    """Why a file cannot be fetched."""
+    """The reason why a file cannot be downloaded."""
 
 
 def _fetch(
@@ -136,7 +136,7 @@ def _fetch(
     retry_seconds: tuple[float, ...],
     timeout_seconds: float,
 ) -> None:
-    """Complete ``part``, over as many connections as it takes."""
+    """Complete ``part``, over as many connections as necessary."""
     waits = iter(retry_seconds)
     while True:
         size_before = _size(part)
@@ -162,7 +162,7 @@ def _fetch(
 
 
 def _fetch_rest(url: str, part: Path, report: Progress, timeout_seconds: float) -> bool:
-    """Append to ``part`` what one connection gives; True when the file is whole."""
+    """Append to ``part`` the bytes of one connection; True if the file is then complete."""
     start = _size(part)
     headers = {"User-Agent": f"dlzoo/{__version__}"}
     if start:
@@ -173,7 +173,7 @@ def _fetch_rest(url: str, part: Path, report: Progress, timeout_seconds: float) 
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        # Nothing lies behind the part: it is whole, or no part of this file at all.
+        # Nothing follows the part: it is complete, or not a part of this file at all.
         error.close()
         if _total(error.headers.get("Content-Range")) == start:
             return True
@@ -198,7 +198,7 @@ def _fetch_rest(url: str, part: Path, report: Progress, timeout_seconds: float) 
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
-    """The next bytes; what fails here is the connection, never the disk."""
+    """The next bytes; any failure in here is one of the connection, never of the disk."""
     try:
         return response.read1(CHUNK)
     except OSError as error:
@@ -206,13 +206,13 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 
 def _first(content_range: str | None) -> int | None:
-    """7 of ``bytes 7-99/100``."""
+    """The number 7 from ``bytes 7-99/100``."""
     digits = (content_range or "").removeprefix("bytes ").split("-")[0]
     return int(digits) if digits.isdigit() else None
 
 
 def _total(content_range: str | None) -> int | None:
-    """100 of ``bytes */100``."""
+    """The number 100 from ``bytes */100``."""
     digits = (content_range or "").rsplit("/", 1)[-1]
     return int(digits) if digits.isdigit() else None
 
@@ -226,15 +226,15 @@ def _cannot_download(
 ) -> DownloadError:
     name = file_name(url)
     return DownloadError(
-        f"Cannot fetch {name} from {urlsplit(url).hostname}: {reason}. Try again when the network "
-        f"is there, or get {url} elsewhere and {instead or f'pass --weights {name}'}, "
+        f"Cannot download {name} from {urlsplit(url).hostname}: {reason}. Try again when the network "
+        f"is available, or get {url} elsewhere and {instead or f'pass `weights={name}`'}, "
         f"or put it at {target}."
     )
 
 
 @contextmanager
 def _one_at_a_time(part: Path, report: Progress) -> Iterator[None]:
-    """Hold the file's lock; while another process has it, report how far that one is."""
+    """Hold the file's lock; while another process has it, report that one's progress."""
     lock = FileLock(f"{part}.lock")
     while True:
         try:
@@ -256,7 +256,7 @@ def _storage_errors(target: Path) -> Iterator[None]:
         if error.errno in FULL:
             raise StorageError(
                 f"No room for {target.name} in {target.parent}: {error.strerror}. Free some "
-                "space, or set DLZOO_HOME to a folder on another disk; what has come is kept."
+                "space, or set DLZOO_HOME to a folder on another disk; what was downloaded is kept."
             ) from None
         raise StorageError(
             f"Cannot write {target.name} in {target.parent}: {error.strerror or error}. Set "

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-#: Weights of a linear layer widened at a time: 2 MiB in float64 stay in the second-level cache.
+#: Number of weights of a linear layer widened at once: 2 MiB in float64 fit the second-level cache.
 _MAX_WIDENED = 2**18
 
 
 class Float64Arithmetic(TorchFunctionMode):
-    """While active, an operation with one float64 operand takes its float32 ones as float64.
+    """While active, operations with a float64 operand widen their float32 operands to float64.
 
-    Feed a network a float64 tensor, and its float32 weights are widened (exactly) as each
-    operation meets them: the extra memory is about that of one layer's weights, and the
+    Given a float64 tensor, a network's float32 weights are widened (exactly) in each
+    operation that uses them: the extra memory is about that of one layer's weights, and the
     network itself is never changed.
     """
 
@@ -60,13 +60,13 @@ def _widen(value: Any) -> Any:
 
 
 def linear_in_float64(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x W^T + b``, a block of rows of W at a time: VGG16's first would take 822 MB."""
+    """``x W^T + b``, by blocks of rows of W, since VGG16's first layer would take 822 MB."""
     x_NI = _widen(input)
     num_rows = max(1, _MAX_WIDENED // weight.shape[1])
     if num_rows >= weight.shape[0]:
         return F.linear(x_NI, _widen(weight), _widen(bias))
     y_NO: Tensor = x_NI.new_empty(*x_NI.shape[:-1], weight.shape[0])
-    # One buffer for all blocks: the allocator would not give the same memory twice.
+    # One buffer for all blocks: the allocator would not reuse the same memory.
     buffer_OI = x_NI.new_empty(num_rows, weight.shape[1])
     for start in range(0, weight.shape[0], num_rows):
         rows_OI = weight[start : start + num_rows]
@@ -86,10 +86,10 @@ def conv2d_in_float64(
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """A convolution of one sample at a time: torch unfolds its input to kernel-size copies.
+    """A convolution of one sample at a time, since torch unfolds its input to kernel-size copies.
 
-    Depthwise ones are sums over the kernel's places instead: PyTorch has no float64 kernel for
-    them, and takes 30 times as long channel by channel.
+    Depthwise ones are sums over the positions in the kernel instead: PyTorch has no float64
+    kernel for them, and takes 30 times as long channel by channel.
     """
     x_NCHW, weight_OIHW, wide_bias = _widen(input), _widen(weight), _widen(bias)
     if x_NCHW.dim() == 4 and groups == x_NCHW.shape[1] > 1 and not isinstance(padding, str):

@@ -1,4 +1,4 @@
-"""What the operators of a forward pass cost, charged to the modules that call them."""
+"""Costs of the operators in a forward pass, charged to the modules that call them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 @dataclass
 class ModuleCall:
-    """A module call in progress, and what its operators have added up to."""
+    """A module call in progress, and the total costs of its operators so far."""
 
     path: str
     type: str
@@ -34,7 +34,7 @@ def _first_shape(value: Any) -> Shape | None:
 
 
 class OperatorAccount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types it so
-    """Sees every operator, charges it to the innermost module that runs, and follows its results."""
+    """Charges every operator to the innermost running module, and tracks the operators' results."""
 
     def __init__(self, state: dict[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -42,7 +42,7 @@ class OperatorAccount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         self.peak_bytes = 0
         self._running: list[ModuleCall] = []
         self._live_bytes = 0
-        # Weights are no activations: their storages count as seen.
+        # Weights are not activations: their storages count as seen.
         self._seen = weakref.WeakSet(tensor.untyped_storage() for tensor in state.values())
         self._unread = {
             id(tensor): tensor.numel()
@@ -69,7 +69,7 @@ class OperatorAccount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
     def follow(self, tensor: Tensor) -> int:
         """Count a tensor as alive until its memory is freed.
 
-        Returns its bytes, or 0 for a view and for what was written in place.
+        Returns its bytes, or 0 for views and for results written in place.
         """
         storage = tensor.untyped_storage()
         if storage in self._seen:
@@ -98,6 +98,6 @@ class OperatorAccount(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
                 call.activation_bytes += self.follow(leaf)
         count = flop_registry.get(func.overloadpacket)
         if count is not None:
-            # The registry counts the multiplication and the addition.
+            # The registry counts multiplications and additions separately.
             call.num_multiply_adds += count(*args, **kwargs, out_val=result) // 2
         return result

@@ -1,4 +1,4 @@
-"""Parameters in groups: which shrink by weight decay, and which learn more slowly."""
+"""Groups of parameters by weight decay and learning rate."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch.nn.parameter import UninitializedParameter
 
 from dlzoo.errors import ArgumentError
 
-#: Layers that normalize: their scale and shift are no weights of a sum.
+#: Normalization layers, whose scale and shift are not weights of a sum.
 NORM_LAYERS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 class ParameterGroup(TypedDict):
-    """What one group of an optimizer is made from."""
+    """Arguments of one group of an optimizer."""
 
     params: list[nn.Parameter]
     #: Factor of the learning rate.
     lr_scale: float
-    #: Is it made of weights, not of norms' scales, biases and other vectors?
+    #: Whether these are weights, and not norms' scales, biases and other vectors.
     is_weights: bool
 
 
 def parameter_groups(
     module: nn.Module, lr_scales: Mapping[str, float] | None = None
 ) -> list[ParameterGroup]:
-    """The parameters that are to be trained, by learning-rate factor and by kind.
+    """The parameters to train, grouped by learning-rate factor and by kind.
 
-    Each parameter is in one group, however many modules share it; frozen ones are in none.
+    Each parameter is in one group, even if modules share it; frozen ones are in none.
 
     Args:
         module: the network.
-        lr_scales: for names of parameters a factor of the learning rate; 1 for others
+        lr_scales: factors of the learning rate by parameter name; 1 for others
             (:func:`~dlzoo.zoo.train.optimize.transfer.layer_lr_scales`).
 
     Raises:
@@ -54,17 +54,17 @@ def parameter_groups(
         group["params"].append(parameter)
     if not groups:
         raise ArgumentError(
-            f"{type(module).__name__}: got no parameter to train, expected at least one; "
+            f"{type(module).__name__}: got no parameters to train, expected at least one; "
             "freeze fewer stages."
         )
     return list(groups.values())
 
 
 def named_weights(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Names and parameters that weight decay and penalties are for.
+    """Names and parameters that weight decay and penalties apply to.
 
-    Not norms' scales and shifts, biases, or other vectors (ConvNeXt's layer scale, a class
-    token).
+    These exclude norms' scales and shifts, biases, and other vectors (ConvNeXt's layer scale, a
+    class token).
 
     Source:
         He et al. 2019, "Bag of tricks for image classification", section 3.1 (no bias decay).
@@ -74,19 +74,19 @@ def named_weights(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         for own_name, parameter in owner.named_parameters(recurse=False):
             is_weight = not isinstance(owner, NORM_LAYERS) and _is_weight(own_name, parameter)
             if is_weight and id(parameter) in names:
-                # A shared parameter comes once.
+                # A shared parameter is yielded once.
                 yield names.pop(id(parameter)), parameter
 
 
 def _is_weight(name: str, parameter: nn.Parameter) -> bool:
     if isinstance(parameter, UninitializedParameter):
         raise ArgumentError(
-            f"Parameter {name}: got none yet, expected numbers; run the network once on a batch "
-            "first, its lazy layers take their sizes from that."
+            f"Parameter {name}: got no values yet, expected numbers; run the network once on a batch "
+            "first, from which its lazy layers derive their sizes."
         )
     if "bias" in name or parameter.dim() < 2:
         return False
-    # A vector may carry axes of length 1; a layer with one input is a weight all the same.
+    # A vector may have further axes of length 1; a layer with one input still has weights.
     return name.endswith("weight") or _num_long_axes(parameter.shape) > 1
 
 

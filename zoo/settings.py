@@ -1,4 +1,4 @@
-"""The base of everything a recipe can set."""
+"""The base class of everything that a recipe can set."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """Numbers of a run: checked when made, never changed after.
+    """Numbers of a run, which are checked on creation and never changed.
 
-    A key that is not known, a value of another type, NaN and Inf are refused. Where one of several kinds can be chosen,
-    each is a subclass with ``name: Literal["kebab-case-name"]``, and the recipe takes the union
-    of them, told apart by ``name``.
+    Unknown keys, values of another type, NaN and Inf are refused. Each of several kinds is a
+    subclass with ``name: Literal["kebab-case-name"]``, and the recipe has the union of them,
+    distinguished by ``name``.
     """
 
     model_config = ConfigDict(
@@ -20,5 +20,5 @@ class Settings(BaseModel):
     )
 
     def resolved(self) -> dict[str, Any]:
-        """Every value, defaults included, as TOML can hold it: what is None is left out."""
+        """Every value, defaults included, for TOML: None is left out."""
         return self.model_dump(mode="json", exclude_none=True)

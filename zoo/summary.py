@@ -1,7 +1,7 @@
-"""What a network costs: parameters, multiply-adds and activation memory, layer by layer.
+"""Costs of a network: parameters, multiply-adds and activation memory, layer by layer.
 
-The forward pass runs on the meta device, where tensors have shapes and no data, so that VGG-19
-costs as little as LeNet-5.
+The forward pass runs on the meta device, where tensors have shapes but no data, so VGG-19
+takes as little time and memory as LeNet-5.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSummary:
-    """One call of a module that computes something itself, apart from its children."""
+    """One call of a module that computes something on its own, without its children."""
 
-    #: As in ``named_modules()``; empty for the network itself.
+    #: Name as in ``named_modules()``; empty for the network itself.
     path: str
     type: str
-    #: Of the first tensor that goes in and the first that comes out, with a batch of 1.
+    #: Shapes of the first input tensor and the first output tensor, with a batch of 1.
     input_shape: Shape | None
     output_shape: Shape | None
-    #: Elements of the parameters that its operators read, each at its first use only.
+    #: Elements of the parameters that its operators read, each counted at its first use only.
     num_parameters: int
     num_multiply_adds: int
     #: Memory that its operators allocate for their results.
@@ -45,14 +45,14 @@ class LayerSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSummary:
-    """The layers of a network in the order they run, and what they add up to.
+    """The layers of a network in the order they run, and their totals.
 
-    **Multiply-adds** are those of convolutions and matrix products, attention's among them; one
-    counts for two floating-point operations. Normalization, activation, pooling, addition and
+    **Multiply-adds** are those of convolutions and matrix products, including attention's; one
+    counts as two floating-point operations. Normalization, activation, pooling, addition and
     LeNet-5's distances are not counted, as in the papers.
 
-    **Activation memory** is for one sample, in evaluation mode, as eager PyTorch computes it, without
-    what a kernel needs for itself. Attention is computed step by step, its scores in memory; a fused
+    **Activation memory** is for one sample in evaluation mode, as computed by eager PyTorch, without
+    the workspace of kernels. Attention is computed step by step, with its scores in memory; a fused
     kernel needs less.
     """
 
@@ -60,18 +60,18 @@ class ModelSummary:
     num_parameters: int
     num_trainable_parameters: int
     num_multiply_adds: int
-    #: Memory that all operators together allocate for their results; nothing is given back.
+    #: Memory that all operators together allocate for their results, if none is freed.
     activation_bytes: int
-    #: What autograd keeps from the forward pass for the backward pass, the input among it. In
-    #: training mode dropout's masks and batch statistics come on top.
+    #: Memory that autograd keeps from the forward pass for the backward pass, including the input. In
+    #: training mode dropout's masks and batch statistics are added.
     training_activation_bytes: int
-    #: The most that is alive at one time without gradients: the input, and each result until
+    #: Largest memory in use at one time without gradients: the input, and each result until
     #: nothing refers to it.
     inference_peak_bytes: int
 
     @property
     def num_unused_parameters(self) -> int:
-        """Parameters that the forward pass does not read, such as auxiliary heads'."""
+        """Parameters that the forward pass does not read, such as those of auxiliary heads."""
         return self.num_parameters - sum(layer.num_parameters for layer in self.layers)
 
 
@@ -87,10 +87,10 @@ def _in_evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 def _copy_state(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
-    """Parameters and buffers on a device; a forward pass with them leaves the module's alone.
+    """Copies of parameters and buffers on a device, so that a forward pass does not change these.
 
-    By one name for each place in a module, whatever the number of paths to it: what
-    ``functional_call`` swaps twice it puts back wrong. Tied weights are one copy.
+    Each place in a module has one name, however many paths lead to it, because
+    ``functional_call`` restores wrongly what it swaps twice. Tied weights are one copy.
     """
     copies: dict[int, Tensor] = {}
     state: dict[str, Tensor] = {}
@@ -112,7 +112,7 @@ def _copy_state(module: nn.Module, device: torch.device) -> dict[str, Tensor]:
 def _count_inference(
     module: nn.Module, state: dict[str, Tensor], arguments: Arguments
 ) -> tuple[list[ModuleCall], int]:
-    """The module calls of a forward pass, and the bytes that were alive at its fullest moment."""
+    """The module calls of a forward pass, and the largest number of bytes alive at one time."""
     account = OperatorAccount(state)
     for leaf in tree_leaves(arguments):
         if isinstance(leaf, Tensor):
@@ -135,7 +135,7 @@ def _count_inference(
 def _count_kept_for_backward(
     module: nn.Module, state: dict[str, Tensor], arguments: Arguments
 ) -> int:
-    """The bytes that autograd keeps from a forward pass, weights apart."""
+    """The bytes that autograd keeps from a forward pass, without the weights."""
     weights = {tensor.untyped_storage() for tensor in state.values()}
     kept: set[torch.UntypedStorage] = set()
 
@@ -152,15 +152,15 @@ def summarize_model(module: nn.Module, input_shape: Shape) -> ModelSummary:
     """Count what a network costs for one sample.
 
     Shape:
-        ``input_shape`` is one sample's, such as (3, 224, 224); the network gets a batch of 1 in
-        its parameters' dtype. A network that cannot run without data runs for real, on zeros, on
-        the device it is on. Either way it is left as it was: weights, buffers, hooks and mode.
+        ``input_shape`` is that of one sample, such as (3, 224, 224); the network gets a batch of 1
+        in its parameters' dtype. A network that cannot run without data runs on zeros, on the
+        device it is on. In either case its weights, buffers, hooks and mode are unchanged.
 
     Units:
         Multiply-adds, elements and bytes, as :class:`ModelSummary` defines them.
 
     Raises:
-        ArgumentError: the network does not take an input of that shape.
+        ArgumentError: the network does not accept an input of that shape.
 
     Example:
         >>> summary = summarize_model(nn.Conv2d(3, 8, 3, padding=1), (3, 10, 10))
@@ -178,17 +178,17 @@ def summarize_model(module: nn.Module, input_shape: Shape) -> ModelSummary:
         reason = str(error).strip().splitlines()[0]
         raise ArgumentError(
             f"{type(module).__name__}: got an input of shape {tuple(input_shape)} for one sample, "
-            f"which it does not take ({reason}); give the shape it was built for."
+            f"which it does not accept ({reason}); pass the shape it was built for."
         ) from error
 
 
 def summarize_call(
     module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
 ) -> ModelSummary:
-    """Count what one call of a network costs, whatever it takes; see :func:`summarize_model`.
+    """Count what one call of a network with any arguments costs; see :func:`summarize_model`.
 
     Raises:
-        RuntimeError: as the network raises it on these arguments.
+        RuntimeError: raised by the network for these arguments.
     """
     parameters = list(module.parameters())
     home = parameters[0].device if parameters else torch.device("cpu")
@@ -197,7 +197,7 @@ def summarize_call(
         state = _copy_state(module, device)
 
         def arguments() -> Arguments:
-            # Its own each time: what the first pass holds must not count in the second.
+            # New ones each time: what the first pass holds must not count in the second.
             moved: Arguments = tree_map_only(
                 Tensor, lambda x: x.clone().to(device), (args, dict(kwargs or {}))
             )
@@ -209,7 +209,7 @@ def summarize_call(
             training_bytes = _count_kept_for_backward(module, state, arguments())
         return calls, peak_bytes, training_bytes
 
-    # Fused attention hides its matrix products from the count: take the steps one by one.
+    # Fused attention hides its matrix products from the count: run it step by step.
     has_fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -221,7 +221,7 @@ def summarize_call(
             try:
                 calls, peak_bytes, training_bytes = run(torch.device("meta"))
             except (NotImplementedError, RuntimeError):
-                # An operator without a shape rule, or control flow that looks at values.
+                # An operator without a shape rule, or control flow that depends on values.
                 calls, peak_bytes, training_bytes = run(home)
     finally:
         torch.backends.mha.set_fastpath_enabled(has_fast_attention)
@@ -250,10 +250,10 @@ def summarize_call(
 
 
 def summarize_card(card: Card, **builder_arguments: Any) -> ModelSummary:
-    """Count what a model of the zoo costs, without making its weights.
+    """Count what a model of the zoo costs, without creating its weights.
 
     Raises:
-        ArgumentError: the model does not take images of the card's size.
+        ArgumentError: the model does not accept images of the card's size.
     """
     with torch.device("meta"):
         module = card.builder(**builder_arguments)

@@ -137,8 +137,8 @@ def test_wrong_bytes_are_deleted_and_said(server: FileServer, tmp_path: Path) ->
         fetch(server.url, tmp_path / "file.pth", "0676ba61")
     got = hashlib.sha256(server.content).hexdigest()[:8]
     assert str(caught.value) == (
-        f"file.pth from 127.0.0.1: got 26 bytes of sha256 {got}…, expected 0676ba61…; what came "
-        "is deleted. Try again, or pass a file that you trust with --weights FILE."
+        f"file.pth from 127.0.0.1: got 26 bytes of sha256 {got}…, expected 0676ba61…; the "
+        "download is deleted. Try again, or pass a file that you trust: `weights=FILE`."
     )
     assert left_behind(tmp_path) == set()
     assert len(server.ranges) == 1
@@ -161,15 +161,15 @@ def test_no_network_gives_one_line_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(DownloadError) as caught:
         fetch(url, target)
     assert str(caught.value) == (
-        "Cannot fetch resnet50-0676ba61.pth from 127.0.0.1: [Errno 111] Connection refused. Try "
-        f"again when the network is there, or get {url} elsewhere and pass --weights "
-        f"resnet50-0676ba61.pth, or put it at {target}."
+        "Cannot download resnet50-0676ba61.pth from 127.0.0.1: [Errno 111] Connection refused. Try "
+        f"again when the network is available, or get {url} elsewhere and pass "
+        f"`weights=resnet50-0676ba61.pth`, or put it at {target}."
     )
 
 
 def test_unknown_host(tmp_path: Path) -> None:
     with pytest.raises(
-        DownloadError, match=r"^Cannot fetch a\.pth from nowhere\.invalid: .*\.$"
+        DownloadError, match=r"^Cannot download a\.pth from nowhere\.invalid: .*\.$"
     ):
         fetch("https://nowhere.invalid/a.pth", tmp_path / "a.pth")
 
@@ -227,7 +227,7 @@ def test_full_disk(server: FileServer, tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=60)
     assert output == (
         f"StorageError No room for file.pth in {tmp_path}: File too large. Free some space, or "
-        "set DLZOO_HOME to a folder on another disk; what has come is kept.\n"
+        "set DLZOO_HOME to a folder on another disk; what was downloaded is kept.\n"
     )
     assert left_behind(tmp_path) == {"file.pth.part"}
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 2**20

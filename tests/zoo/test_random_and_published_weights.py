@@ -142,7 +142,7 @@ def test_offline(server: FileServer) -> None:
     kind, message = error_of("digits", card)
     assert kind is DownloadError
     assert message.startswith(
-        "Cannot fetch file.pth from 127.0.0.1: the server answered 404 Not Found."
+        "Cannot download file.pth from 127.0.0.1: the server answered 404 Not Found."
     )
 
 

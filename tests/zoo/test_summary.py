@@ -274,10 +274,10 @@ def test_wrong_shape_is_told_in_one_line() -> None:
         summarize_model(nn.Sequential(nn.Conv2d(3, 4, 3)), (1, 8, 8))
     message = str(caught.value)
     assert message.startswith(
-        "Sequential: got an input of shape (1, 8, 8) for one sample, which it does not take ("
+        "Sequential: got an input of shape (1, 8, 8) for one sample, which it does not accept ("
     )
     assert "expected input[1, 1, 8, 8] to have 3 channels" in message
-    assert message.endswith("; give the shape it was built for.")
+    assert message.endswith("; pass the shape it was built for.")
     assert "\n" not in message
 
 

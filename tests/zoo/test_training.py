@@ -154,7 +154,7 @@ def test_full_batch_descent_is_the_same_in_parts(networks: str, tmp_path: Path) 
         ("tiny", {"model__weights": "nowhere.safetensors"}, "nowhere.safetensors"),
         ("tiny", {"data__name": "no-such-data"}, "No data set is named 'no-such-data'"),
         ("tiny", {"transfer__freeze": ["9"]}, "`freeze` got '9'"),
-        ("tiny", {"transfer__freeze": ["*"]}, "got no parameter to train"),
+        ("tiny", {"transfer__freeze": ["*"]}, "got no parameters to train"),
         ("tiny", {"normalization": {"name": "card"}}, "this one has no card"),
         ("tiny", {"augmentation": [{"name": "hue-saturation"}]}, "hue-saturation"),
     ],

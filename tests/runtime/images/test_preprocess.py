@@ -238,7 +238,7 @@ def test_too_long_and_narrow_to_be_resized() -> None:
         tensor_from_image(line, IMAGENET)
     assert str(caught.value) == (
         "The image uint8 [2, 80000, 3] is 80000 x 2 pixels, too long and narrow to be resized "
-        "to 10240000 x 256. Cut out the part that matters."
+        "to 10240000 x 256. Crop it first."
     )
 
 

@@ -187,8 +187,8 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DownloadError) as caught:
         load_idx(files, split="train", geometry=DIGIT_28)
     assert str(caught.value) == (
-        "Cannot fetch train-images-idx3-ubyte.gz from 127.0.0.1: [Errno 111] Connection refused. "
-        "Try again when the network is there, or get "
+        "Cannot download train-images-idx3-ubyte.gz from 127.0.0.1: [Errno 111] Connection refused. "
+        "Try again when the network is available, or get "
         "http://127.0.0.1:9/train-images-idx3-ubyte.gz elsewhere and pass the folder of the "
         'four files as the root or run "apt install dataset-fashion-mnist", or put it '
         f"at {tmp_path}/data/fashion-mnist/train-images-idx3-ubyte.gz."

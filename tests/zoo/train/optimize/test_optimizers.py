@@ -169,7 +169,7 @@ def test_frozen_and_shared_parameters() -> None:
     with pytest.raises(ArgumentError) as caught:
         parameter_groups(module.requires_grad_(False))
     assert str(caught.value) == (
-        "Sequential: got no parameter to train, expected at least one; freeze fewer stages."
+        "Sequential: got no parameters to train, expected at least one; freeze fewer stages."
     )
     with pytest.raises(ArgumentError, match="run the network once on a batch first"):
         parameter_groups(nn.Sequential(nn.LazyLinear(3)))
