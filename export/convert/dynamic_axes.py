@@ -76,7 +76,7 @@ def refuse_adaptive_pooling(
             raise DynamicAxisError(
                 f"The image size of {type(module).__name__} cannot be dynamic: the adaptive "
                 f"pooling in {where} has windows that depend on it, which ONNX cannot express. "
-                "Export with --image-size H,W."
+                "Export it with one size: `image_size=H,W`."
             )
 
 

@@ -129,7 +129,7 @@ def _opset_that_works(export_at: Callable[[int], OnnxGraph], opset: int) -> str:
             export_at(other)
         except (InvalidGraphError, ExportError):
             continue
-        return f"Opset {other} works: set `opset` to {other}."
+        return f"Opset {other} works: use `opset={other}`."
     tried = ", ".join(map(str, others))
     return (
         f"Opsets {tried} fail, too. This is an error of the exporter (torch.onnx of torch "
@@ -221,7 +221,7 @@ def _check_arguments(
 ) -> None:
     if isinstance(opset, bool) or opset not in range(LOWEST_OPSET, HIGHEST_OPSET + 1):
         raise OpsetError(
-            f"--opset got {opset!r}, expected a whole number from {LOWEST_OPSET} to "
+            f"`opset` got {opset!r}, expected a whole number from {LOWEST_OPSET} to "
             f"{HIGHEST_OPSET}. {DEFAULT_OPSET} runs everywhere."
         )
     for name, axes in dynamic_axes.items():
@@ -355,8 +355,8 @@ def _check_opset(model: ir.Model, opset: int) -> None:
     delivered = model.opset_imports.get("")
     if delivered != opset:
         raise OpsetError(
-            f"--opset got {opset}, but the installed onnxscript delivers {delivered}: its "
-            f"converter knows no such version. Use --opset {delivered}, or a newer onnxscript."
+            f"`opset` got {opset}, but the installed onnxscript delivers {delivered}: its "
+            f"converter knows no such version. Use `opset={delivered}`, or a newer onnxscript."
         )
 
 

@@ -81,7 +81,7 @@ def _by_parameter(
     values: Iterable[ir.Value | None], formals: Any
 ) -> Iterable[tuple[str, ir.DataType]]:
     for position, value in enumerate(values):
-        if formals and value is not None and value.dtype is not None:
+        if formals and value is not None and isinstance(value.type, ir.TensorType):
             formal = formals[min(position, len(formals) - 1)]
-            yield formal.type_str, value.dtype
-            yield formal.name, value.dtype
+            yield formal.type_str, value.type.dtype
+            yield formal.name, value.type.dtype

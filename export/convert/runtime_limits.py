@@ -11,6 +11,7 @@ import onnx_ir as ir
 from dlzoo.export.opset.adapter import Rewrite
 
 _BOOL, _INT32, _INT64 = ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT64
+_OPSET_OF_REDUCED_TRUTHS = 20
 _UINT8, _DOUBLE = ir.DataType.UINT8, ir.DataType.DOUBLE
 
 
@@ -144,6 +145,12 @@ def _through(carriers: dict[ir.DataType, ir.DataType]) -> Callable[[Rewrite], No
     return change
 
 
+def _reduce_truths(rewrite: Rewrite) -> None:
+    """The largest and smallest of booleans, which came with opset 20."""
+    if rewrite.model.opset_imports[""] < _OPSET_OF_REDUCED_TRUTHS:
+        _through({_BOOL: _INT32})(rewrite)
+
+
 def _raise_to_powers(rewrite: Rewrite) -> None:
     """Bases and exponents that are bytes or booleans, as numbers that have a kernel."""
     base, exponent = rewrite.input(0), rewrite.input(1)
@@ -174,6 +181,7 @@ _CHANGES: dict[str, Callable[[Rewrite], None]] = {
     **dict.fromkeys(("Add", "Mul", "Max", "Min"), _calculate_with_truths),
     "Relu": _clip_whole_numbers,
     **dict.fromkeys(("Neg", "MatMul"), _through({_UINT8: _INT32})),
+    **dict.fromkeys(("ReduceMax", "ReduceMin"), _reduce_truths),
     "MaxPool": _through({_INT32: _DOUBLE, _INT64: _DOUBLE}),
     "Pow": _raise_to_powers,
     **dict.fromkeys(("GatherND", "ScatterND"), _index_by_int64),

@@ -40,7 +40,7 @@ def explain_failure(
             return DynamicAxisError(
                 f"{name} cannot be exported with an open axis {axis} of input {input_name!r}: "
                 f"argument {argument!r} of {operator} changes with it, and ONNX has a constant there. "
-                f"Fix that axis, for example {'--batch 1' if axis == 0 else '--image-size H,W'}."
+                f"Fix that axis, for example {'`batch=1`' if axis == 0 else '`image_size=H,W`'}."
             )
         reason = _failed_translation(causes)
         if reason is not None:

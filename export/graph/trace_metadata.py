@@ -52,6 +52,10 @@ def clear_trace_metadata(model: ir.Model) -> None:
         for value in values:
             value.metadata_props.clear()
             value.doc_string = None
+            if isinstance(value.const_value, ir.serde.TensorProtoTensor):
+                # Parts of the exporter's own functions, which cannot be changed in place.
+                held = value.const_value
+                value.const_value = ir.Tensor(held.numpy(), dtype=held.dtype, name=held.name)
             if value.const_value is not None:
                 value.const_value.doc_string = None
                 value.const_value.metadata_props.clear()

@@ -75,7 +75,7 @@ def function_body(
     if opset < _CAST_LIKE_OPSET and (half or wide):
         raise ExportError(
             f"{CUSTOM_DOMAIN}::{name} is used with {listed}, expected FLOAT below opset "
-            f"{_CAST_LIKE_OPSET}. Export with --opset {_CAST_LIKE_OPSET} or later."
+            f"{_CAST_LIKE_OPSET}. Export with `opset={_CAST_LIKE_OPSET}` or later."
         )
     if half and wide:
         raise ExportError(

@@ -37,7 +37,7 @@ def require_target(name: str) -> Target:
     """
     if name not in TARGETS:
         raise ArgumentError(
-            f"--target got {name!r}, expected one of {', '.join(TARGETS)}. Choose where the "
+            f"`target` got {name!r}, expected one of {', '.join(TARGETS)}. Choose where the "
             "model will run."
         )
     return name

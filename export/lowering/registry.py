@@ -121,13 +121,13 @@ def parse_overrides(texts: Sequence[str], operators: Mapping[str, Operator]) -> 
         name, _, key = text.partition("=")
         if name not in operators:
             raise ArgumentError(
-                f"--lowering got {text!r}, expected OPERATOR=SPELLING with an operator of "
-                f"{', '.join(sorted(operators))}. Write for example --lowering mish=function."
+                f"`lowerings` got {text!r}, expected OPERATOR=SPELLING with an operator of "
+                f"{', '.join(sorted(operators))}. Write for example `lowerings=mish=function`."
             )
         keys = [lowering.key for lowering in operators[name].lowerings]
         if not any(lowering.answers_to(key) for lowering in operators[name].lowerings):
             raise ArgumentError(
-                f"--lowering got {text!r}, expected one of "
+                f"`lowerings` got {text!r}, expected one of "
                 f"{', '.join(f'{name}={known}' for known in keys)}. "
                 'Run "dlzoo ops" to see every spelling.'
             )
@@ -173,7 +173,7 @@ def choose_lowering(
         operator: from :data:`OPERATORS`.
         opset: that is asked for.
         target: where the model will run.
-        overrides: operator -> spelling, from ``--lowering``.
+        overrides: operator -> spelling, as the user asked for them.
         call: the arguments of the call, positional and by name.
 
     Raises:
@@ -198,7 +198,7 @@ def choose_lowering(
         raise ExportError(
             f"{operator.name} cannot be spelled at opset {opset} for {target}: {text}. {fix}."
             if asked is None
-            else f"--lowering {operator.name}={asked} cannot be delivered at opset {opset} for "
+            else f"The lowering {operator.name}={asked} cannot be delivered at opset {opset} for "
             f"{target}: {text}. Leave it out, or choose another spelling."
         )
     if asked is None:
@@ -215,7 +215,7 @@ def choose_lowering(
         if ours is not None and best is not None and ours < best * _WORTH_CHANGING:
             chosen = lowering
     if asked is not None:
-        return Choice(chosen, f"asked for with --lowering {operator.name}={asked}")
+        return Choice(chosen, f"asked for: {operator.name}={asked}")
     return Choice(chosen, _reason(chosen, usable, reasons, target))
 
 

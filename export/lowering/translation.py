@@ -86,7 +86,7 @@ class LoweringPlan:
     def notes(self) -> list[str]:
         """What the user asked for and the network has no use for."""
         return [
-            f"--lowering {name}={key} changed nothing: the network has no {name}."
+            f"The lowering {name}={key} changed nothing: the network has no {name}."
             for name, key in self.overrides.items()
             if name not in self.used
         ]

@@ -54,7 +54,7 @@ def convert_down(model: ir.Model, opset: int) -> ir.Model:
         lowest = _lowest_opset(untouched, opset)
         raise OpsetError(
             f"Opset {opset} cannot be delivered for this network: {error} The lowest that works "
-            f"is {lowest}: set `opset` to {lowest}."
+            f"is {lowest}: use `opset={lowest}`."
         ) from None
     return model
 

@@ -110,7 +110,7 @@ def test_a_constant_that_would_change_with_the_batch_is_named(export: Export) ->
     assert one_line(e) == (
         "Sequential cannot be exported with an open axis 0 of input 'input': argument 'groups' of "
         "aten.conv2d.default in module '1' changes with it, and ONNX has a constant there. Fix that "
-        "axis, for example --batch 1."
+        "axis, for example `batch=1`."
     )
 
 
@@ -129,7 +129,7 @@ def test_remedy_for_an_invalid_graph_was_tried(export: Export) -> None:
     assert one_line(e) == (
         "Volumes cannot be exported at opset 18: The exported graph breaks a rule of ONNX: "
         "GridSample (node_grid_sampler) samples a volume, which came with opset 20. Opset 20 works: "
-        "set `opset` to 20."
+        "use `opset=20`."
     )
     assert export(Volumes(), 2, 3, 4, 5, 6, opset=20).opset == 20
 
@@ -192,7 +192,7 @@ def test_opset_that_does_not_exist_is_refused(export: Export, opset: object) -> 
     with pytest.raises(OpsetError) as e:
         export(nn.ReLU(), 2, 3, opset=opset)
     assert one_line(e) == (
-        f"--opset got {opset!r}, expected a whole number from 11 to 25. 20 runs everywhere."
+        f"`opset` got {opset!r}, expected a whole number from 11 to 25. 20 runs everywhere."
     )
 
 

@@ -45,6 +45,8 @@ TRUTHS: dict[str, Function] = {
     "sum": lambda x: (x > 0) + (x < -1),
     "product": lambda x: (x > 0) * (x < 1),
     "mean": lambda x: (x > 0).float().mean(1),
+    "largest": lambda x: (x > 0).max(1)[0],
+    "any": lambda x: (x > 0).any(1),
     "count": lambda x: (x > 0).sum(1),
     "ellipsis": lambda x: torch.einsum("b...,b...->b", x, x),
 }
@@ -83,3 +85,11 @@ def test_type_without_a_kernel_is_named_with_its_layer() -> None:
         "ONNX Runtime's CPU provider has no Conv of float64 at opset 20, which conv1d in module '1' "
         "becomes. To export it, convert the network and its inputs to float32 with .float()."
     )
+
+
+def test_functions_of_the_exporter_lose_their_comments(tmp_path: Path) -> None:
+    """Below opset 20 the exporter writes an EmbeddingBag with a subgraph of its own."""
+    bag = nn.EmbeddingBag(5, 3)
+    functions: dict[str, Function] = {"bag": lambda x: bag(x % 5)}
+    x = torch.zeros(2, 4, dtype=torch.int64)
+    assert wrong_functions(functions, {"x": x}, tmp_path, opset=18) == []

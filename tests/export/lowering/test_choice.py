@@ -71,9 +71,9 @@ def test_an_export_for_every_target(target: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mish", "--lowering got 'mish', expected one of mish=native, "),
-        ("swish=native", "--lowering got 'swish=native', expected OPERATOR=SPELLING"),
-        ("silu=function", "--lowering got 'silu=function', expected one of "),
+        ("mish", "`lowerings` got 'mish', expected one of mish=native, "),
+        ("swish=native", "`lowerings` got 'swish=native', expected OPERATOR=SPELLING"),
+        ("silu=function", "`lowerings` got 'silu=function', expected one of "),
     ],
 )
 def test_overrides_that_do_not_exist(text: str, message: str) -> None:
@@ -84,7 +84,7 @@ def test_overrides_that_do_not_exist(text: str, message: str) -> None:
 
 
 def test_target_that_does_not_exist() -> None:
-    with pytest.raises(ArgumentError, match="--target got 'tpu', expected one of ort-cpu, "):
+    with pytest.raises(ArgumentError, match="`target` got 'tpu', expected one of ort-cpu, "):
         taken("mish", 20, "tpu")
 
 
@@ -110,4 +110,6 @@ def test_override_without_use_is_noted() -> None:
         output_names=["y"],
         lowerings={"mish": "native"},
     )
-    assert graph.notes == ("--lowering mish=native changed nothing: the network has no mish.",)
+    assert graph.notes == (
+        "The lowering mish=native changed nothing: the network has no mish.",
+    )

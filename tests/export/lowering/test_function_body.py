@@ -197,7 +197,7 @@ def test_below_opset_15_only_float32_is_taken(dtype: ir.DataType) -> None:
     with pytest.raises(ExportError) as caught:
         attach_functions(model_of(mish_node(), opset=14, dtype=dtype))
     assert str(caught.value) == (
-        f"dlzoo::Mish is used with {dtype}, expected FLOAT below opset 15. Export with --opset 15 "
+        f"dlzoo::Mish is used with {dtype}, expected FLOAT below opset 15. Export with `opset=15` "
         "or later."
     )
 

@@ -71,7 +71,7 @@ def test_operator_without_an_older_form_is_named(
         export(module, *shape, opset=opset)
     assert str(e.value) == (
         f"Opset {opset} cannot be delivered for this network: {reason}. The lowest that works "
-        f"is {lowest}: set `opset` to {lowest}."
+        f"is {lowest}: use `opset={lowest}`."
     )
     assert export(module, *shape, opset=lowest).opset == lowest
 
@@ -86,7 +86,7 @@ def test_group_norm_may_change_its_spelling_with_the_opset(export: Export) -> No
         export(norm, 2, 8, 4, 4, opset=20, lowerings={"group_norm": "native"})
     native = export(norm, 2, 8, 4, 4, opset=21, lowerings={"group_norm": "native"})
     assert native.lowering[0]["onnx"] == ["GroupNormalization"]
-    assert native.lowering[0]["reason"] == "asked for with --lowering group_norm=native"
+    assert native.lowering[0]["reason"] == "asked for: group_norm=native"
     # The native one expands to 29 nodes in ONNX Runtime, and is slower.
     for opset in (20, 21):
         fastest = export(norm, 2, 8, 4, 4, opset=opset).lowering[0]
