@@ -162,7 +162,7 @@ class _Training:
             note(text)
         stage("build the network")
         seed_random_streams(recipe.loop.seed + fabric.global_rank)
-        architecture = self._initialized(data.train, normalization, note)
+        architecture = self._initialized(data.train, normalization, note, on_bytes)
         pipeline = make_pipeline(recipe, data.train)
         streams = self.stack.enter_context(
             make_streams(recipe, data, normalization, pipeline, fabric)
@@ -213,7 +213,11 @@ class _Training:
         return data
 
     def _initialized(
-        self, dataset: Dataset, normalization: FittedNormalization, note: OnText
+        self,
+        dataset: Dataset,
+        normalization: FittedNormalization,
+        note: OnText,
+        on_bytes: Callable[[int, int], None] | None,
     ) -> Architecture:
         """The network before training: with new weights, or with those trained before."""
         recipe, model = self.recipe, self.recipe.model
@@ -231,7 +235,7 @@ class _Training:
         first = normalization(dataset.read(range(count)).float() / 255)
         recipe.initialization.apply(architecture.network, first, recipe.loop.seed)
         if model.weights != "none":
-            weights, subject = starting_weights(model.name, model.weights)
+            weights, subject = starting_weights(model.name, model.weights, on_bytes)
             drawn = recipe.transfer.load(architecture.network, weights, subject)
             if drawn:
                 note(f"{subject}: {', '.join(drawn)} are drawn anew.")

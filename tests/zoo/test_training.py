@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dlzoo.errors import DlzooError
+from dlzoo.errors import DlzooError, WeightsError
 from dlzoo.zoo.train.loop.reports import EpochReport
 from dlzoo.zoo.train.run.run_folder import RunFolder
 from dlzoo.zoo.training import Run, train
@@ -48,6 +49,21 @@ def test_a_run_learns_and_says_so(networks: str, tmp_path: Path) -> None:
             ".lock",
         ),
     }
+
+
+def test_the_download_of_starting_weights_is_reported(
+    networks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_weights(_model: str, _weights: str, progress: Callable[[int, int], None]) -> None:
+        progress(1, 2)
+        raise WeightsError("unavailable")
+
+    monkeypatch.setattr("dlzoo.zoo.training.starting_weights", no_weights)
+    recipe = small_recipe(f"{networks}:tiny", model__weights="imagenet")
+    reports: list[tuple[int, int]] = []
+    with pytest.raises(WeightsError):
+        train(recipe, tmp_path / "run", on_bytes=lambda *report: reports.append(report))
+    assert reports == [(1, 2)]
 
 
 @pytest.mark.parametrize(
