@@ -168,7 +168,7 @@ def test_images_in_other_classes_are_listed(
         ([], "Missing argument 'RUN|BUNDLE'"),
         (["nowhere"], "nowhere does not exist"),
         (["run", "--data", "digit"], "Did you mean 'digits'?"),
-        (["run", "--data", "mnist", "--data-root", "nowhere"], "nowhere is no folder"),
+        (["run", "--data", "mnist", "--data-root", "nowhere"], "nowhere is not a folder"),
         (["run", "--data", "nothing/"], "nothing"),
         (["run/bundle", "--data", "labels.csv"], "labels.csv"),
         (["run", "--split", "half"], "has the splits"),

@@ -69,7 +69,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
         (["lenet6"], "lenet6"),
         (["nothing.py:factory", "--image-size", "8,8"], "expected a Python file"),
         (["lenet5_relu", "--data", "digit"], "Did you mean 'digits'?"),
-        (["lenet5_relu", "--data-root", "nowhere"], "nowhere is no folder"),
+        (["lenet5_relu", "--data-root", "nowhere"], "nowhere is not a folder"),
         (["lenet5_relu", "--recipe", "nothing.toml"], "nothing.toml"),
         (["lenet5_relu", "--recipe", "no-such-recipe"], "no-such-recipe"),
         (["lenet5_relu", "--epochs", "0"], "loop.epochs: got 0"),
