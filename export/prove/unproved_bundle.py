@@ -18,6 +18,7 @@ from dlzoo.export.plan.plan import ExportPlan
 from dlzoo.export.prove.layer_proof import measure_layers
 from dlzoo.export.prove.special_values import describe_special_values
 from dlzoo.export.reference.complete_golden_sets import Array, complete_golden_sets
+from dlzoo.export.reference.golden_inputs import SMALL_SCALES, ordinary_inputs
 from dlzoo.export.reference.power import measure_power
 from dlzoo.export.reference.proved_sizes import proved_axes
 from dlzoo.runtime.bundle.bundle import write_manifest
@@ -73,15 +74,14 @@ def write_unproved(
         plan.golden_inputs(graph, seed), compute, dtypes=dtypes, seed=seed
     )
     clock("power")
-    power = measure_power(
-        plan.module,
-        golden_sets,
-        dtypes=dtypes,
-        limits=plan.limits,
-        seed=seed,
-        parameters=graph.parameters,
-        num_multiply_adds=plan.num_multiply_adds,
-    )
+    power = _power(plan, graph, golden_sets, seed)
+    for scale in SMALL_SCALES:
+        kind, inputs = ordinary_inputs(golden_sets[0].inputs, seed=seed, scale=scale)
+        if power.is_sufficient or not any(x.dtype.kind == "f" for x in inputs.values()):
+            break
+        golden_sets.append(compute(len(golden_sets), kind, inputs))
+        clock("power", kind)
+        power = _power(plan, graph, golden_sets, seed)
     clock("layers")
     layers = measure_layers(
         graph,
@@ -106,6 +106,20 @@ def write_unproved(
         known_hashes=saved.files,
     )
     return UnprovedBundle(manifest, power, layers)
+
+
+def _power(
+    plan: ExportPlan, graph: OnnxGraph, golden_sets: Sequence[GoldenSet], seed: int
+) -> Power:
+    return measure_power(
+        plan.module,
+        golden_sets,
+        dtypes={spec.name: spec.dtype for spec in graph.outputs},
+        limits=plan.limits,
+        seed=seed,
+        parameters=graph.parameters,
+        num_multiply_adds=plan.num_multiply_adds,
+    )
 
 
 def _manifest(

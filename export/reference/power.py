@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +22,9 @@ from dlzoo.runtime.proof.report import Power
 #: Multiply-adds to spend on tensors whose change is tried: 3 s of float32 on two cores.
 _BUDGET_MULTIPLY_ADDS = 190e9
 _MIN_TRIALS, _MAX_TRIALS = 8, 40
-#: Of the tensors that reach an output at least this share must have an effect on it: a bias before
-#: a normalization has none, but where most have none no signal flows.
+#: Where fewer of the tensors that reach an output have an effect on it, and the output is the same
+#: at all inputs, no signal flows. A bias before a normalization has no effect, nor have a residual
+#: branch behind a scale of zero or channels that were pruned: there the output varies.
 _MIN_WITH_EFFECT = 0.5
 
 #: Output -> tensor -> the smallest relative change that fails: NaN where it is unknown.
@@ -46,7 +48,7 @@ def measure_power(
     of numbers is used, and further ones for tensors that it does not show. A tensor is seen if a
     change of at most ``SEEN_CHANGE`` fails. What the first order does not show, or where an operator
     has no derivative, is tried: the tensor is changed by that much. One in which even a gross change
-    (doubled, and 1 added) changes nothing has no effect on the outputs, and is left out.
+    (about doubled, and 1 added) changes nothing has no effect on the outputs, and is left out.
 
     Args:
         module: in eval mode; it comes back as it was.
@@ -84,9 +86,33 @@ def measure_power(
         if name not in reached:  # behind an operator without a derivative, if at all
             for output in names:
                 changes.setdefault(output, {})[name] = math.nan
-    trial = _Trial(module, tensors, finite[0], dtypes, limits, seed)
+    trial = _Trial(module, tensors, finite, dtypes, limits, seed)
     untried = trial.judge(changes, _num_trials(num_multiply_adds))
-    return _summary(tensors, changes, trial.without_effect, untried)
+    constant = {name for name in names if not _varies(finite, name, limits)}
+    return _summary(tensors, changes, trial.without_effect, untried, constant)
+
+
+def _varies(golden_sets: Sequence[GoldenSet], output: str, limits: Limits) -> bool:
+    """Whether an output differs between two inputs by more than its noise.
+
+    True where no two answers are of one shape, so that nothing can be compared.
+    """
+    first: dict[tuple[int, ...], tuple[npt.NDArray[np.float64], float]] = {}
+    is_compared = False
+    for golden in golden_sets:
+        y, noise = golden.reference[output], golden.noise[output].max
+        has_samples = y.ndim > 0 and len(y) == golden.batch
+        for sample in y if has_samples else [y]:
+            if sample.shape not in first:
+                first[sample.shape] = (sample, noise)
+                continue
+            is_compared = True
+            other, other_noise = first[sample.shape]
+            is_same = (sample == other) | (np.isnan(sample) & np.isnan(other))
+            difference = np.abs(np.where(is_same, 0.0, sample) - np.where(is_same, 0.0, other))
+            if not bool((difference <= limits.rhomax * max(noise, other_noise)).all()):
+                return True
+    return not is_compared
 
 
 def _may_show(golden: GoldenSet, output: str, dtypes: Mapping[str, str]) -> bool:
@@ -124,7 +150,7 @@ class _Trial:
         self,
         module: nn.Module,
         tensors: Mapping[str, Tensor],
-        golden: GoldenSet,
+        golden_sets: Sequence[GoldenSet],
         dtypes: Mapping[str, str],
         limits: Limits,
         seed: int,
@@ -132,8 +158,7 @@ class _Trial:
         self.without_effect: set[tuple[str, str]] = set()
         self._module = module
         self._tensors = tensors
-        self._golden = golden
-        self._inputs = {key: torch.from_numpy(x) for key, x in golden.inputs.items()}
+        self._golden_sets = golden_sets
         self._dtypes = dtypes
         self._limits = limits
         self._seed = seed
@@ -154,31 +179,36 @@ class _Trial:
                 for output, found in changes.items()
                 if name in found and not found[name] <= SEEN_CHANGE
             }
-            small = self._noticed(name, is_gross=False)
-            for output in open_outputs & small:
+            small = self._noticed(name, open_outputs, is_gross=False)
+            for output in small:
                 changes[output][name] = SEEN_CHANGE
             left = open_outputs - small
-            if left:
-                gross = self._noticed(name, is_gross=True)
-                self.without_effect |= {(output, name) for output in left - gross}
-                for output in left:
-                    changes[output][name] = math.inf
+            gross = self._noticed(name, left, is_gross=True)
+            self.without_effect |= {(output, name) for output in left - gross}
+            for output in left:
+                changes[output][name] = math.inf
         return set(unseen) - set(chosen)
 
-    def _noticed(self, name: str, *, is_gross: bool) -> set[str]:
-        """The outputs at which a changed tensor fails the comparison."""
+    def _noticed(self, name: str, outputs: set[str], *, is_gross: bool) -> set[str]:
+        """Those of the outputs at which a changed tensor fails the comparison, in any set."""
         tensor = self._tensors[name].detach()
-        generator = torch.Generator().manual_seed(self._seed)
-        with _changed(tensor, generator, is_gross=is_gross):
-            outputs = run_in_float32(self._module, self._inputs, list(self._golden.reference))
-        comparison = compare_outputs(
-            outputs,
-            self._golden,
-            dtypes=self._dtypes,
-            unit_roundoff=UNIT_ROUNDOFFS["float32"],
-            limits=self._limits,
-        )
-        return {difference.name for difference in comparison.differences if not difference}
+        noticed: set[str] = set()
+        for golden in self._golden_sets:
+            if noticed >= outputs:
+                break
+            generator = torch.Generator().manual_seed(self._seed)
+            inputs = {key: torch.from_numpy(x) for key, x in golden.inputs.items()}
+            with _changed(tensor, generator, is_gross=is_gross):
+                given = run_in_float32(self._module, inputs, list(golden.reference))
+            comparison = compare_outputs(
+                given,
+                golden,
+                dtypes=self._dtypes,
+                unit_roundoff=UNIT_ROUNDOFFS["float32"],
+                limits=self._limits,
+            )
+            noticed |= {d.name for d in comparison.differences if not d} & outputs
+        return noticed
 
 
 @contextmanager
@@ -186,7 +216,9 @@ def _changed(tensor: Tensor, generator: torch.Generator, *, is_gross: bool) -> I
     values = tensor.clone()
     try:
         if is_gross:
-            tensor.mul_(2).add_(1)
+            # Not by the same amount everywhere: argmax and normalizations would not notice.
+            share = torch.empty(tensor.shape).uniform_(0.5, 1.5, generator=generator)
+            tensor.addcmul_(share.to(values), values + 1)
         else:
             signs = torch.randint(0, 2, tensor.shape, generator=generator).mul_(2).sub_(1)
             is_nearly_zero = bool(values.abs().amax() < NEARLY_ZERO)
@@ -219,6 +251,7 @@ def _summary(
     changes: _Changes,
     without_effect: set[tuple[str, str]],
     untried: set[str],
+    constant_outputs: set[str],
 ) -> Power:
     best: dict[str, float] = {}
     blind = []
@@ -230,7 +263,7 @@ def _summary(
         }
         num_seen = sum(change <= SEEN_CHANGE for change in judged.values())
         num_tried = len(set(found) - untried)
-        is_dead = len(judged) < _MIN_WITH_EFFECT * num_tried
+        is_dead = output in constant_outputs and len(judged) < _MIN_WITH_EFFECT * num_tried
         if num_tried and (is_dead or num_seen < POWER_THRESHOLD * len(judged)):
             blind.append(output)
         for name, change in judged.items():

@@ -70,6 +70,12 @@ class Power:
             raise ValueError(f"detected <= tried <= sampled_of does not hold: {self}")
 
     @property
+    def is_sufficient(self) -> bool:
+        """Whether enough of the weight tensors are seen, at every output."""
+        is_seen = 0 < self.tried and self.detected >= POWER_THRESHOLD * self.tried
+        return is_seen and not self.blind_outputs
+
+    @property
     def least_visible(self) -> list[tuple[str, float]]:
         """The seen tensors and their smallest changes, the least visible first."""
         return sorted(self.smallest_changes.items(), key=lambda item: (-item[1], item[0]))

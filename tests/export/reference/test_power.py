@@ -114,6 +114,33 @@ def test_a_network_that_died_is_blind() -> None:
     assert power.blind_outputs == ("y",)
 
 
+class ZeroGates(nn.Module):
+    """Residual branches behind scales of zero, as they are before training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 4)
+        self.branches = nn.ModuleList(nn.Linear(6, 6) for _ in range(6))
+        self.gates = nn.Parameter(torch.zeros(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for gate, branch in zip(self.gates, self.branches, strict=True):
+            x = x + gate * branch(x).relu()
+        y: Tensor = self.last(x)
+        return y
+
+
+def test_branches_behind_zeros_have_no_effect_and_are_named() -> None:
+    torch.manual_seed(0)
+    net = ZeroGates().eval()
+    power = power_of(net, golden_of(net, normal(2, 6)))
+    branches = [f"branches.{i}.{kind}" for i in range(6) for kind in ("weight", "bias")]
+    assert power.blind_outputs == ()
+    assert power.without_effect == tuple(branches)
+    assert (power.detected, power.tried, power.sampled_of) == (5, 5, 17)
+
+
 class Detached(nn.Module):
     """The first layer lies behind an operator without a derivative."""
 
@@ -152,6 +179,29 @@ def test_whole_numbers_hide_small_errors() -> None:
     golden = golden_of(net, normal(1, 6))
     power = power_of(net, golden, dtype="int64")
     assert power.detected < power.tried and power.blind_outputs == ("y",)
+    # A gross change turns some of the answers: the tensors have an effect.
+    assert power.without_effect == ()
+
+
+class Thresholds(nn.Module):
+    """Its first layer lies behind comparisons, which few inputs are near to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 64), nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second((self.first(x) > 0).to(x.dtype))
+        return y
+
+
+def test_what_is_tried_is_tried_on_every_set() -> None:
+    torch.manual_seed(0)
+    net = Thresholds().eval()
+    far = golden_of(net, 50 * normal(1, 6))
+    assert "first.bias" in power_of(net, far).missed
+    power = power_of(net, far, golden_of(net, 0.1 * normal(8, 6)))
+    assert (power.detected, power.tried) == (4, 4)
 
 
 class TwoHeads(nn.Module):
