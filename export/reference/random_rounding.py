@@ -197,6 +197,18 @@ _EXACT = frozenset(
 )
 
 
+#: Elementary functions: a library's are within one to four units of the last place, where sums and
+#: products are within a half.
+_ELEMENTARY = frozenset(
+    """
+    acos acosh asin asinh atan atan2 atanh celu cos cosh digamma elu erf erfc erfinv exp exp2 expm1
+    gelu hardswish i0 lgamma log log10 log1p log2 log_sigmoid log_sigmoid_forward logaddexp
+    logaddexp2 logit mish polygamma pow rsqrt selu sigmoid silu sin sinc sinh softplus special_expit
+    special_erfcx special_log_ndtr special_ndtr special_ndtri tan tanh xlogy
+    """.split()  # noqa: SIM905
+)
+
+
 class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, the result of every operation that rounds is moved by a random error.
 
@@ -204,6 +216,7 @@ class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     sums, and u the unit roundoff of the dtype:
 
     s = u · max(|v|, RMS of v over its channel) · max(1, √n / 2)   where n > 1
+    s = 2u · |v|                             of an elementary function, such as exp or tanh
     s = u · |v|                                                    else
 
     √n / 2: the partial sums of n terms of random sign grow as √i, and each of them is rounded.
@@ -247,15 +260,15 @@ class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         results = result if isinstance(result, (tuple, list)) else [result]
         for value in results if several else results[:1]:
             if isinstance(value, Tensor):
-                self._move(value, length)
+                self._move(value, length, 2 if name in _ELEMENTARY else 1)
         return result
 
-    def _move(self, v: Tensor, length: float) -> None:
+    def _move(self, v: Tensor, length: float, num_roundings: int = 1) -> None:
         if v.is_complex():
             v = torch.view_as_real(v.resolve_conj())
         if not v.is_floating_point() or not v.numel():
             return
-        unit_roundoff = torch.finfo(v.dtype).eps / 2
+        unit_roundoff = num_roundings * torch.finfo(v.dtype).eps / 2
         largest = torch.finfo(v.dtype).max
         # Clamped: an infinity stays one, whatever is added to it.
         scale = v.clamp(-largest, largest)
