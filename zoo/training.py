@@ -238,7 +238,7 @@ class _Training:
             weights, subject = starting_weights(model.name, model.weights, on_bytes)
             drawn = recipe.transfer.load(architecture.network, weights, subject)
             if drawn:
-                note(f"{subject}: {', '.join(drawn)} are drawn anew.")
+                note(f"{subject}: {', '.join(drawn)} get new random values.")
         return architecture
 
     def _write_start(

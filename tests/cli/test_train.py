@@ -158,7 +158,7 @@ def test_a_run_in_80_columns(dlzoo: RunCommand, tmp_path: Path, tiny: str) -> No
     assert lines[-2:] == ["Run: runs/tiny-digits", "Export it: dlzoo export runs/tiny-digits"]
     taken = dlzoo("train", tiny, *SMALL, "--epochs", "2")
     assert taken.status == 2
-    assert "Go on with it by --resume runs/tiny-digits" in taken.err
+    assert 'Continue it with "dlzoo train --resume runs/tiny-digits"' in taken.err
     over = dlzoo("train", "--resume", "runs/tiny-digits")
     assert over.status == 0
     assert over.out.splitlines()[-3:] == lines[-3:]

@@ -74,7 +74,7 @@ class RunFolder:
                 is_taken = path.exists() or path.is_symlink()
             if is_taken:
                 advice = (
-                    f"Continue it with `dlzoo train --resume {path}`, or name another folder."
+                    f'Continue it with "dlzoo train --resume {path}", or name another folder.'
                     if (path / RECIPE).is_file()
                     else "Name another folder."
                 )

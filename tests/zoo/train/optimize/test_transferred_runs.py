@@ -41,7 +41,7 @@ def test_what_is_frozen_stays(folder: Path, tmp_path: Path) -> None:
         schedule={"name": "constant"},
     )
     train(recipe, tmp_path / "run", on_note=notes.append)
-    assert "seven.safetensors: 8.weight, 8.bias are drawn anew." in notes
+    assert "seven.safetensors: 8.weight, 8.bias get new random values." in notes
     before = tensors_of(folder / "seven.safetensors")
     after = tensors_of(tmp_path / "run" / "best.safetensors")
     for name, value in after.items():
