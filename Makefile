@@ -54,7 +54,7 @@ test-wheel: wheel             ## what a user gets: the installed wheel, its comm
 bench: $(VENV)/.installed demo ## the figures of benchmarks/, side by side in one run
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/verify_vgg16.py demo/vgg16
-	$(BIN)/python benchmarks/export_vgg16.py
+	$(BIN)/python benchmarks/export.py --model vgg16 --model resnet50 --model mobilenet_v2
 	$(BIN)/python benchmarks/mish_kernel.py
 
 clean:
