@@ -36,6 +36,14 @@ Array = npt.NDArray[Any]
 _TRACED_BATCH = 2
 
 
+class SizeError(Exception):
+    """PyTorch fails at a size of an open axis; ``is_batch`` says whether it is the batch."""
+
+    def __init__(self, reason: str, *, is_batch: bool) -> None:
+        super().__init__(reason)
+        self.is_batch = is_batch
+
+
 @dataclass(frozen=True)
 class ExportPlan:
     """A network, what was asked of its export, and what follows from both.
@@ -175,8 +183,8 @@ class ExportPlan:
 
     @cached_property
     def num_multiply_adds(self) -> int:
-        """The cost of one sample."""
-        specs, batch = self.source.inputs, self.source.fixed_batch or 1
+        """The cost of one sample, as one of the batch that is traced: not every network takes one."""
+        specs, batch = self.source.inputs, self.num_samples
         shapes = [(batch, *s.shape[1:]) if self._has_batch(s) else s.shape for s in specs]
         examples = {s.name: s.example(n) for s, n in zip(specs, shapes, strict=True)}
         args, kwargs = bind_inputs(self.source.network, examples)
@@ -248,7 +256,7 @@ class ExportPlan:
         """PyTorch's answers to one set of inputs, in float64, and its noise floor.
 
         Raises:
-            DynamicAxisError: PyTorch itself cannot take inputs of this size, though it takes those
+            SizeError: PyTorch itself cannot take inputs of this size, though it takes those
                 that were traced.
         """
         try:
@@ -265,31 +273,31 @@ class ExportPlan:
             if size is None and not self.is_batch_open:
                 raise
             text = (str(error).splitlines() or [type(error).__name__])[0]
-            raise self.open_axis_error(
-                is_batch=size is None, reason=f"PyTorch itself fails at {where} ({text})"
+            raise SizeError(
+                f"PyTorch itself fails at {where} ({text})", is_batch=size is None
             ) from None
 
     def open_axis_error(
-        self, *, is_batch: bool, reason: str, is_fix_proved: bool | None = None
+        self, *, is_batch: bool, reason: str, is_fix_proved: bool
     ) -> DynamicAxisError:
         """The error for a network whose batch, or height and width, cannot be open.
 
         Args:
             is_batch: whether it is the batch.
             reason: what is wrong, and where.
-            is_fix_proved: whether the export passes with the sizes of ``fixed_options``; None where
-                it was not tried: PyTorch itself took them.
+            is_fix_proved: whether the export passes with ``fixed_options``.
         """
         fixed = self.fixed_options
         argument = (
             f"`batch={fixed.batch}`" if is_batch else f"`image_size={fixed.parsed_image_size}`"
         )
         subject = "batch" if is_batch else "height and width"
-        if is_fix_proved is False:
-            fix = f"With {argument} the export fails, too: write the forward so that it holds at every size"
-        else:
-            passes = ", with which the export passes" if is_fix_proved else ""
-            fix = f"Fix the {subject}: {argument}{passes}"
+        fix = f"Fix the {subject}: {argument}, with which the export passes"
+        if not is_fix_proved:
+            fix = (
+                f"With {argument} the export fails, too: write the forward so that it holds at "
+                "every size"
+            )
         return DynamicAxisError(
             f"{self.source.name} cannot have an open {subject}: {reason.rstrip('.')}. {fix}."
         )

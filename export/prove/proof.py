@@ -13,7 +13,7 @@ from torch import nn
 from dlzoo.errors import DlzooError
 from dlzoo.export.diff.diff import explain_failure
 from dlzoo.export.plan.options import ExportOptions
-from dlzoo.export.plan.plan import ExportPlan
+from dlzoo.export.plan.plan import ExportPlan, SizeError
 from dlzoo.export.prove.unproved_bundle import write_unproved
 from dlzoo.export.prove.wrong_sizes import find_culprit, find_wrong_sizes
 from dlzoo.export.reference.silent_layer import first_silent_layer
@@ -115,20 +115,24 @@ def export_and_report(
         )
         source = load_source(model, source_options)
         notes = list(source.notes)
-        with in_eval_mode(source.network, notes):
-            unproved = write_unproved(
-                folder,
-                ExportPlan(source, options),
-                seed=seed,
-                providers=providers,
-                clock=clock,
-                notes=notes,
-            )
+        plan = ExportPlan(source, options)
+        try:
+            with in_eval_mode(source.network, notes):
+                unproved = write_unproved(
+                    folder, plan, seed=seed, providers=providers, clock=clock, notes=notes
+                )
+        except SizeError as failure:
+            clock("locate", "try it with fixed sizes")
+            raise plan.open_axis_error(
+                is_batch=failure.is_batch,
+                reason=str(failure),
+                is_fix_proved=passes_with(plan.fixed_options),
+            ) from None
         for note in notes:
             progress.note(note)
         # The sessions of the proof need the memory more: a model of the zoo goes now. What
         # torch.export traced holds it in reference cycles.
-        del source
+        del source, plan
         gc.collect()
         clock("verify")
         report = verify_bundle(
