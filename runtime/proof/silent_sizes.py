@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -28,10 +29,14 @@ def silent_sizes(
         sizes = (array.shape for array in golden.inputs.values())
         shown = ", ".join("x".join(map(str, size)) for size in sizes)
         reasons.append(
-            f"at inputs of size {shown} float32's own error is {share:.1%} of output "
+            f"at inputs of size {shown} float32's own error is {_percent(share)} of output "
             f"{output!r}, so no error of the model could show there"
         )
     return tuple(reasons)
+
+
+def _percent(share: float) -> str:
+    return "all" if math.isinf(share) else f"{share:.1%}"
 
 
 def sets_of_silent_sizes(
