@@ -25,7 +25,7 @@
     ├── InstallationError            a missing or clashing package
     ├── ServerError                  a server that cannot be reached, refuses, or speaks another protocol
     ├── DeploymentError              files for a server that do not fit the model; exit status 1
-    ├── DisagreementError            PyTorch and ONNX Runtime see other classes; exit status 1
+    ├── DisagreementError            ONNX Runtime does not see PyTorch's classes; exit status 1
     ├── ProofError                   the verdict is fail or vacuous; exit status 1
     │                                (in runtime/proof/report.py, beside the Report it carries)
     └── DifferenceError              two models differ; exit status 1
@@ -151,7 +151,7 @@ class DeploymentError(DlzooError):
 
 
 class DisagreementError(DlzooError):
-    """PyTorch and ONNX Runtime put images into different classes, beyond float32's noise."""
+    """ONNX Runtime puts images into other classes than PyTorch, or there is no model for it to run."""
 
     exit_code = 1
 

@@ -57,7 +57,8 @@ def evaluate(
     """Measure accuracy on images, in PyTorch and ONNX Runtime.
 
     Images for which the two give different classes are listed. The exit status is 1 if one of
-    the differences is larger than float32 noise.
+    the differences is larger than float32 noise, or if a run's export is refused: PyTorch's
+    accuracy is printed all the same.
     """
     from dlzoo.cli.console import (
         print_document,
@@ -121,6 +122,11 @@ def evaluate(
                 ],
                 numeric=("index", "margin"),
             )
+    if result.export_failure is not None:
+        raise DisagreementError(
+            f"{model} has no ONNX model, so these are PyTorch's figures alone: its export is "
+            f"refused. {result.export_failure}"
+        )
     wrong = [found for found in result.disagreements if not found.is_noise]
     if wrong:
         found = (

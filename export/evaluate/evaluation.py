@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlzoo.errors import ArgumentError, BundleError, DataError
+from dlzoo.errors import ArgumentError, BundleError, DataError, ExportError
 from dlzoo.export.evaluate.class_disagreement import (
     Disagreement,
     find_disagreements,
@@ -23,12 +23,14 @@ from dlzoo.image_file import Geometry
 from dlzoo.runtime.bundle.bundle import Bundle
 from dlzoo.runtime.images.preprocess import ImageSpec
 from dlzoo.runtime.proof.progress import SILENT, Progress
+from dlzoo.runtime.proof.report import ProofError
 from dlzoo.runtime.session.session import Session, open_session
 from dlzoo.zoo.data.dataset import Dataset
 from dlzoo.zoo.data.dataset_source import load_dataset
 from dlzoo.zoo.data.file_dataset import OnCorrupt
-from dlzoo.zoo.module_state import state_restored
+from dlzoo.zoo.module_state import in_eval_mode, state_restored
 from dlzoo.zoo.sources.load import load_source
+from dlzoo.zoo.sources.source import ModelSource
 from dlzoo.zoo.train.losses.cross_entropy import BinaryCrossEntropy, CrossEntropy
 from dlzoo.zoo.train.losses.loss import Loss, learns_embeddings
 from dlzoo.zoo.train.run.result_files import write_class_tables
@@ -56,7 +58,10 @@ class ImageChoice:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of each engine, and where they disagree; true where they agree but for noise."""
+    """Figures of each engine, and where they disagree; true where they agree but for noise.
+
+    Where the export of a run is refused, PyTorch's figures stand alone, and it is false.
+    """
 
     data: str
     split: str
@@ -66,9 +71,13 @@ class Evaluation:
     disagreements: tuple[Disagreement, ...]
     #: Largest difference of the two, in units of the largest output; None where one ran alone.
     relative_difference: float | None
+    #: The reason why there is no ONNX model of a run to evaluate; None where there is one.
+    export_failure: str | None = None
 
     def __bool__(self) -> bool:
-        return all(found.is_noise for found in self.disagreements)
+        return self.export_failure is None and all(
+            found.is_noise for found in self.disagreements
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
@@ -88,6 +97,9 @@ def evaluate(
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Evaluate a training run in PyTorch and ONNX Runtime, or a bundle in ONNX Runtime alone.
+
+    Where a run has no bundle and its export is refused, PyTorch's figures are given all the same,
+    and ``export_failure`` says why.
 
     Args:
         model: the folder of a run, or of a bundle.
@@ -134,10 +146,22 @@ def _evaluate_run(
             on_corrupt="skip" if skips else choice.on_corrupt,
         )
     source = load_source(str(run))
-    with _opened_bundle(run, bundle, source.weights["sha256"], progress) as opened:
-        spec = image_spec_of(opened)
+    with ExitStack() as stack:
+        opened = _bundle_of_run(run, bundle, source.weights["sha256"])
+        if opened is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            progress.stage("export")
+            progress.note(
+                f"{run} has no bundle: one is exported for this. Keep one with: dlzoo export {run}"
+            )
+            try:
+                opened, _ = export_and_report(str(run), Path(folder) / "bundle")
+            except (ExportError, ProofError, BundleError) as error:
+                return _evaluate_network(run, source, choice, tables, progress, str(error))
+        subject = _Subject.of_bundle(opened)
+        spec = subject.image_spec()
         progress.stage("read the images")
-        dataset = load_images(choice, spec, opened, progress)
+        dataset = load_images(choice, spec, subject, progress)
         session = open_session(opened, provider)
         progress.stage("evaluate in PyTorch and ONNX Runtime")
         first, second = [], []
@@ -145,7 +169,7 @@ def _evaluate_run(
             first.append(_run_network(source.network, images))
             second.append(_run_session(session, opened, images))
         outputs = {"pytorch": _joined(first), "onnxruntime": _joined(second)}
-        result = _judged(opened, dataset, choice.split, outputs, tables)
+        result = _judged(subject, dataset, choice.split, outputs, tables)
         targets = labels_of(dataset)
 
         def read(indices: Sequence[int]) -> Tensor:
@@ -161,6 +185,28 @@ def _evaluate_run(
     largest = float(outputs["pytorch"].abs().max())
     share = float(difference.abs().max()) / largest if largest else 0.0
     return replace(result, disagreements=found, relative_difference=share)
+
+
+def _evaluate_network(
+    run: Path,
+    source: ModelSource,
+    choice: ImageChoice,
+    tables: Path | None,
+    progress: Progress,
+    export_failure: str,
+) -> Evaluation:
+    """PyTorch's figures alone, of a run whose export is refused."""
+    subject = _Subject.of_run(run, source)
+    spec = subject.image_spec()
+    progress.stage("read the images")
+    dataset = load_images(choice, spec, subject, progress)
+    progress.stage("evaluate in PyTorch")
+    with in_eval_mode(source.network, []):
+        outputs = [
+            _run_network(source.network, images) for images in input_batches(dataset, spec)
+        ]
+    result = _judged(subject, dataset, choice.split, {"pytorch": _joined(outputs)}, tables)
+    return replace(result, export_failure=export_failure)
 
 
 def _evaluate_bundle(
@@ -179,42 +225,91 @@ def _evaluate_bundle(
                 '`data="fashion-mnist"`.'
             )
         choice = replace(choice, data=name)
-    spec = image_spec_of(opened)
+    subject = _Subject.of_bundle(opened)
+    spec = subject.image_spec()
     progress.stage("read the images")
-    dataset = load_images(choice, spec, opened, progress)
+    dataset = load_images(choice, spec, subject, progress)
     session = open_session(opened, provider)
     progress.stage("evaluate in ONNX Runtime")
     outputs = [
         _run_session(session, opened, images) for images in input_batches(dataset, spec)
     ]
-    return _judged(opened, dataset, choice.split, {"onnxruntime": _joined(outputs)}, tables)
+    return _judged(subject, dataset, choice.split, {"onnxruntime": _joined(outputs)}, tables)
 
 
 # -- bundle and data ----------------------------------------------------------------------------
 
 
-@contextmanager
-def _opened_bundle(
-    run: Path, bundle: str | Path | None, sha256: str, progress: Progress
-) -> Iterator[Bundle]:
-    """The bundle of a run: the one named, the one in its folder, or one made for now."""
-    place = Path(bundle) if bundle is not None else run / "bundle"
-    if bundle is not None or place.is_dir():
-        opened = Bundle.open(place)
-        if opened.manifest.weights.get("sha256") != sha256:
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What is evaluated: a bundle, or the network of a run.
+
+    Attributes:
+        place: its folder.
+        card: facts about the model.
+        labels: names of the classes, if known.
+        preprocessing: how an image becomes the input, if known.
+        is_prepared: whether it takes one image that is resized and normalized.
+    """
+
+    place: Path
+    card: Mapping[str, Any]
+    labels: Sequence[str] | None
+    preprocessing: Mapping[str, Any] | None
+    is_prepared: bool = True
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> _Subject:
+        manifest = bundle.manifest
+        return cls(
+            place=bundle.path,
+            card=manifest.card,
+            labels=manifest.labels,
+            preprocessing=manifest.preprocessing if len(manifest.inputs) == 1 else None,
+            is_prepared=not manifest.preprocessing_included,
+        )
+
+    @classmethod
+    def of_run(cls, run: Path, source: ModelSource) -> _Subject:
+        facts = source.preprocessing
+        return cls(
+            place=run,
+            card=source.card,
+            labels=source.labels,
+            preprocessing=None if facts is None else asdict(facts),
+        )
+
+    def image_spec(self) -> ImageSpec:
+        """How an image becomes the input.
+
+        Raises:
+            BundleError: that is unknown, or done inside.
+        """
+        if self.preprocessing is None:
             raise BundleError(
-                f"{place} has other weights than {run} chose. Export it again: dlzoo export {run} "
-                f"-o {place} --force"
+                f"{self.place} does not say how images become its input, so it cannot be "
+                "evaluated on any. Export it from a model that has preprocessing."
             )
-        yield opened
-        return
-    progress.stage("export")
-    progress.note(
-        f"{run} has no bundle: one is exported for this. Keep one with: dlzoo export {run}"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        opened, _ = export_and_report(str(run), Path(folder) / "bundle")
-        yield opened
+        if not self.is_prepared:
+            raise BundleError(
+                f"{self.place} has its preprocessing inside and takes whole pictures one by one, "
+                "which evaluate does not give. Export it with `include_preprocessing=False`."
+            )
+        return ImageSpec.from_mapping(dict(self.preprocessing))
+
+
+def _bundle_of_run(run: Path, bundle: str | Path | None, sha256: str) -> Bundle | None:
+    """The bundle that is named, or the one in the run's folder; None where there is none."""
+    place = Path(bundle) if bundle is not None else run / "bundle"
+    if bundle is None and not place.is_dir():
+        return None
+    opened = Bundle.open(place)
+    if opened.manifest.weights.get("sha256") != sha256:
+        raise BundleError(
+            f"{place} has other weights than {run} chose. Export it again: dlzoo export {run} "
+            f"-o {place} --force"
+        )
+    return opened
 
 
 def _trained_on(bundle: Bundle) -> str | None:
@@ -251,33 +346,34 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _judged(
-    bundle: Bundle,
+    subject: _Subject,
     dataset: Dataset,
     split: str,
     outputs: dict[str, Tensor],
     tables: Path | None,
 ) -> Evaluation:
-    loss = _loss_of(bundle, dataset)
+    loss = _loss_of(subject, dataset)
     engines = {
         name: score(value, dataset.targets, loss).to_json() for name, value in outputs.items()
     }
     if tables is not None:
-        if not any(key in engines["onnxruntime"] for key in CLASS_FIGURES):
+        last = list(engines)[-1]  # ONNX Runtime's, where it ran
+        if not any(key in engines[last] for key in CLASS_FIGURES):
             raise ArgumentError(
-                f"`tables` got {tables}, and {bundle.path} gives no scores of classes to count: it "
+                f"`tables` got {tables}, and {subject.place} gives no scores of classes to count: it "
                 f"was trained with the {getattr(loss, 'name', 'unknown')} loss. Leave it out."
             )
         tables.mkdir(parents=True, exist_ok=True)
-        answers = outputs["onnxruntime"]
+        answers = outputs[last]
         write_class_tables(tables, answers, dataset.targets, dataset.class_names)
     return Evaluation(dataset.name, split, engines, (), None)
 
 
-def _loss_of(bundle: Bundle, dataset: Dataset) -> Callable[[Tensor, Tensor], Tensor]:
+def _loss_of(subject: _Subject, dataset: Dataset) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss that it was trained with; cross-entropy where that is unknown."""
     from pydantic import TypeAdapter, ValidationError
 
-    training = bundle.manifest.card.get("training") or {}
+    training = subject.card.get("training") or {}
     settings = training.get("recipe", {}).get("loss")
     if settings is not None:
         with suppress(ValidationError):  # of another version of dlzoo
@@ -290,25 +386,10 @@ def _loss_of(bundle: Bundle, dataset: Dataset) -> Callable[[Tensor, Tensor], Ten
 BATCH_SIZE = 256
 
 
-def image_spec_of(bundle: Bundle) -> ImageSpec:
-    manifest = bundle.manifest
-    if manifest.preprocessing is None or len(manifest.inputs) != 1:
-        raise BundleError(
-            f"{bundle.path} does not say how images become its input, so it cannot be evaluated "
-            "on any. Export it from a model that has preprocessing."
-        )
-    if manifest.preprocessing_included:
-        raise BundleError(
-            f"{bundle.path} has its preprocessing inside and takes whole pictures one by one, "
-            "which evaluate does not give. Export it with `include_preprocessing=False`."
-        )
-    return ImageSpec.from_mapping(manifest.preprocessing)
-
-
 def load_images(
-    choice: ImageChoice, spec: ImageSpec, bundle: Bundle, progress: Progress
+    choice: ImageChoice, spec: ImageSpec, subject: _Subject, progress: Progress
 ) -> Dataset:
-    """The images that were chosen, made sure to be of the bundle's classes."""
+    """The images that were chosen, made sure to be of the model's classes."""
     assert choice.data is not None, choice
     dataset = load_dataset(
         choice.data,
@@ -318,11 +399,11 @@ def load_images(
         root=choice.root,
         progress=progress.download,
     )
-    labels = bundle.manifest.labels
+    labels = subject.labels
     if labels is not None and tuple(labels) != dataset.class_names:
         raise DataError(
             f"{choice.data} has the {len(dataset.class_names)} classes "
-            f"{', '.join(dataset.class_names[:3])}, …, and {bundle.path} the {len(labels)} "
+            f"{', '.join(dataset.class_names[:3])}, …, and {subject.place} the {len(labels)} "
             f"{', '.join(labels[:3])}, …. Give the data that it was trained for."
         )
     return dataset

@@ -98,7 +98,8 @@ def test_json_of_a_run_and_of_a_bundle(folder: Path, evaluate: RunCommand) -> No
     run = evaluate(folder / "run", "--json")
     bundle = evaluate(folder / "run" / "bundle", "--data", "digits", "--json")
     assert (run.status, bundle.status, run.err, bundle.err) == (0, 0, "", "")
-    keys = {"data", "split", "engines", "disagreements", "relative_difference", "agrees"}
+    keys = {"data", "split", "engines", "disagreements", "relative_difference"}
+    keys |= {"export_failure", "agrees"}
     figures = {"num_images", "loss", "top1_percent", "top5_percent", "mean_f1_percent"}
     for document in (run.document, bundle.document):
         assert document.keys() == keys

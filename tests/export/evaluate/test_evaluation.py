@@ -114,6 +114,63 @@ def test_without_a_bundle_one_is_made_for_now(runs: Path, tmp_path: Path) -> Non
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
 
 
+NOT_FOR_ONNX = """
+from torch import nn
+
+
+class Branches(nn.Module):  # what it does depends on the numbers: torch.export refuses it
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, x):
+        scores = self.layers(x)
+        return -scores if float(scores.detach().mean()) > 1e6 else scores
+
+
+def branching():
+    return Branches()
+"""
+
+
+@pytest.fixture(scope="module")
+def refused_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose network does not export."""
+    folder = tmp_path_factory.mktemp("refused")
+    (folder / "branching.py").write_text(NOT_FOR_ONNX)
+    train(small_recipe(f"{folder / 'branching.py'}:branching"), folder / "run")
+    return folder / "run"
+
+
+def test_a_run_that_does_not_export_has_pytorchs_figures(refused_run: Path) -> None:
+    result = evaluate(refused_run)
+    assert not result
+    assert result.export_failure is not None and "Branches" in result.export_failure
+    (figures,) = result.engines.values()
+    said = RunFolder.open(refused_run).test
+    assert said is not None
+    assert figures["top1_percent"] == pytest.approx(said["top1_percent"])
+    assert result.to_json()["export_failure"] == result.export_failure
+
+
+def test_the_command_prints_them_then_the_reason(
+    refused_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["dlzoo", "evaluate", str(refused_run), "--tables", str(tmp_path / "t")]
+    )
+    with pytest.raises(SystemExit) as caught:
+        main()
+    out, err = capfd.readouterr()
+    assert caught.value.code == 1
+    assert "pytorch" in out and "onnxruntime" not in out
+    assert "has no ONNX model, so these are PyTorch's figures alone" in err
+    assert (tmp_path / "t" / "confusion.csv").is_file()
+
+
 # -- what does not go together ----------------------------------------------------------------------
 
 
