@@ -5,7 +5,11 @@ The verdict does not rest on this: it shows where in the network the error arise
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from dlzoo.errors import BundleError
 from dlzoo.export.diff.traced_network import TracedNetwork, pair_values
@@ -18,9 +22,11 @@ from dlzoo.runtime.proof.limits import Limits
 from dlzoo.runtime.session.run_settings import RunSettings
 from dlzoo.runtime.session.tapped_session import TappedModel
 
-#: Above this many multiply-adds, all layers in float64 and float32 a few ways would cost too large
-#: a share of the export: VGG-16 (15.5e9) would take half as long again.
+#: Above this many multiply-adds, all layers in float64 and four times in float32 would cost too
+#: large a share of the export: VGG-16 (15.5e9) would take half as long again.
 MAX_MULTIPLY_ADDS = 5e9
+#: How much of the model's values is held at a time, references counted in.
+_CHUNK_BYTES = 2**27
 
 
 def measure_layers(
@@ -59,10 +65,7 @@ def measure_layers(
     model = TappedModel(model_path)
     pairs = pair_values(network, model.graph)
     settings = RunSettings(provider=provider, optimization="disabled")
-    try:
-        got = model.run(golden.inputs, list(pairs), settings)
-    except BundleError as error:
-        return LayerErrors(reason=str(error))  # the runs of the proof judge that
+    got = _TappedValues(model, list(pairs), golden.inputs, settings)
     partners: dict[str, list[str]] = {}
     for value, partner in pairs.items():
         partners.setdefault(partner, []).append(value)
@@ -74,11 +77,13 @@ def measure_layers(
             place = network.values[partner]
             for value in partners[partner]:
                 found[value] = LayerError.from_difference(
-                    compare_value(value, got.pop(value), (expected, noise), limits),
+                    compare_value(value, got.take(value), (expected, noise), limits),
                     model.graph.producers[value],
                     module=place.module_path,
                     source=place.source_line,
                 )
+    except BundleError as error:
+        return LayerErrors(reason=str(error))  # the runs of the proof judge that
     except RuntimeError as error:
         # Nothing of the proof rests on this, so an operator without a float64 kernel stops it only.
         return LayerErrors(reason=f"PyTorch cannot run it in float64: {_first_line(error)}")
@@ -92,6 +97,36 @@ def measure_layers(
         num_values=sum(bool(name) for node in model.graph.nodes for name in node.outputs),
         values=tuple(found[name] for name in ordered),
     )
+
+
+class _TappedValues:
+    """The model's own values, computed a chunk at a time when the first of it is asked for.
+
+    All of them at once would take more memory than the rest of an export.
+    """
+
+    def __init__(
+        self,
+        model: TappedModel,
+        names: Sequence[str],
+        inputs: Mapping[str, npt.NDArray[Any]],
+        settings: RunSettings,
+    ) -> None:
+        self._model, self._inputs, self._settings = model, inputs, settings
+        chunks = model.chunks(names, inputs, _CHUNK_BYTES)
+        self._chunk_of = {name: chunk for chunk in chunks for name in chunk}
+        self._values: dict[str, Any] = {}
+
+    def take(self, name: str) -> Any:
+        """Return a value, and forget it.
+
+        Raises:
+            BundleError: the model cannot be run.
+        """
+        if name not in self._values:
+            chunk = self._chunk_of[name]
+            self._values |= self._model.run(self._inputs, chunk, self._settings)
+        return self._values.pop(name)
 
 
 def _first_line(error: Exception) -> str:
