@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dlzoo.export.reference.float32_ways import one_thread
+from dlzoo.zoo.data.normalization_layers import single_thread
 from dlzoo.zoo.training import train
 from tests.support.training_runs import (
     assert_same_run,
@@ -112,6 +112,6 @@ def test_killed_again_and_again(tmp_path: Path, num_workers: int, num_kills: int
         process.stdin.close()
     assert code == 0
     assert any(place is not None and place[1] > 0 for place in stops), stops  # inside an epoch
-    with one_thread():  # as the other: sums depend on it
+    with single_thread():  # as the other: sums depend on it
         train(recipe, tmp_path / "whole")
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
