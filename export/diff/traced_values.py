@@ -82,7 +82,7 @@ def reference_values(
     moved = [_MovedRun(seed) for seed in range(NUM_MOVED_RUNS)]
     for node in _computed(network, wanted, tensors, known, [wide, plain, *moved]):
         if isinstance(wide.env[node], Tensor):
-            y = as_array(wide.env[node]).astype(np.float64)
+            y = as_array(wide.env[node]).astype(np.float64, copy=False)
             others = [as_array(run.env[node]) for run in moved]
             yield node.name, y, noise_floor(y, as_array(plain.env[node]), others)
 

@@ -105,16 +105,15 @@ def _run(
 ) -> dict[str, Array]:
     with state_restored(module):
         outputs = call_module(module, inputs, output_names)
-    return {key: as_array(value) for key, value in outputs.items()}
+    # A network may hand out a tensor of its own, which a later run changes.
+    return {key: as_array(value).copy() for key, value in outputs.items()}
 
 
 def as_array(value: Tensor) -> Array:
-    """A tensor as an array of its own."""
+    """A tensor as an array, in the same memory where NumPy has its dtype."""
     # NumPy has no bfloat16; float32 holds its values exactly.
     value = value.detach().cpu()
-    array = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    # A network may hand out a tensor of its own, which a later run changes.
-    return array.copy()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
 
 def noise_floor(y: Array, plain: Array, moved: Sequence[Array]) -> NoiseFloor:
