@@ -113,6 +113,11 @@ class ExportPlan:
         """Whether the graph takes any number of samples."""
         return self.options.batch is None and self.source.fixed_batch is None
 
+    @property
+    def is_image_size_open(self) -> bool:
+        """Whether the graph was asked to take images of other sizes: preprocessing always does."""
+        return isinstance(self.options.parsed_image_size, SizeRange)
+
     def _has_batch(self, spec: InputSpec) -> bool:
         """Whether axis 0 of an input counts samples: the first input's does, and its equals."""
         first = self.source.inputs[0].shape
@@ -175,7 +180,7 @@ class ExportPlan:
 
     def image_size_of(self, inputs: Mapping[str, Array]) -> tuple[int, int] | None:
         """Height and width of the image in a golden set, where they are open."""
-        if not isinstance(self.options.parsed_image_size, SizeRange):
+        if not self.is_image_size_open:
             return None
         assert self.source.image_input is not None
         height, width = inputs[self.source.image_input.name].shape[2:]
@@ -206,7 +211,7 @@ class ExportPlan:
             target=self.options.target,
             lowerings=self.options.lowerings,
         )
-        if not isinstance(self.options.parsed_image_size, SizeRange):
+        if not self.is_image_size_open:
             return graph
         axes = dict(graph.dynamic_axes)
         for symbol, smallest in zip(

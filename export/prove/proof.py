@@ -150,7 +150,7 @@ def export_and_report(
             plan = ExportPlan(load_source(model, source_options), options)
             with in_eval_mode(plan.source.network, []):
                 wrong = find_wrong_sizes(report, bundle, plan.module, seed=seed)
-                if wrong is None:
+                if wrong is None or not (wrong.is_batch or plan.is_image_size_open):
                     report = explain_failure(report, bundle, plan.module, bundle.golden_sets())
                     report = _name_silent_layer(report, bundle, plan.module)
                     raise ProofError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import nn
 
+from dlzoo.errors import ExportError
 from dlzoo.export.diff.diff import first_wrong_layer
 from dlzoo.export.reference.golden_inputs import golden_inputs
 from dlzoo.export.reference.reference import compute_golden_set
@@ -110,15 +111,18 @@ def find_wrong_sizes(
 def find_culprit(wrong: WrongSizes, bundle: Bundle, module: nn.Module) -> Culprit | None:
     """The first layer that the graph gets wrong at the first of the wrong sizes, if one is found."""
     manifest = bundle.manifest
-    return first_wrong_layer(
-        module,
-        bundle.model_path,
-        dict(wrong.inputs),
-        limits=Limits.from_manifest(manifest),
-        providers=[wrong.provider],
-        target=manifest.target,
-        lowerings=manifest.asked_lowerings,
-    )
+    try:
+        return first_wrong_layer(
+            module,
+            bundle.model_path,
+            dict(wrong.inputs),
+            limits=Limits.from_manifest(manifest),
+            providers=[wrong.provider],
+            target=manifest.target,
+            lowerings=manifest.asked_lowerings,
+        )
+    except ExportError:
+        return None  # traced at this size, the network may not export at all
 
 
 def _drawn(
