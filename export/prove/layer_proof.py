@@ -63,7 +63,9 @@ def measure_layers(
         )
     network = TracedNetwork(graph.program)
     model = TappedModel(model_path)
-    pairs = pair_values(network, model.graph)
+    # Of floats only: a size that the graph computes may have the name of a traced operator.
+    floats = model.values
+    pairs = {v: p for v, p in pair_values(network, model.graph).items() if v in floats}
     settings = RunSettings(provider=provider, optimization="disabled")
     got = _TappedValues(model, list(pairs), golden.inputs, settings)
     partners: dict[str, list[str]] = {}

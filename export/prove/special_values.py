@@ -89,7 +89,8 @@ def _first_difference(
 ) -> dict[str, str]:
     """The node that makes the first value with other classes than PyTorch's, and its place."""
     network = TracedNetwork(graph.program)
-    pairs = pair_values(network, model.graph)
+    floats = model.values
+    pairs = {v: p for v, p in pair_values(network, model.graph).items() if v in floats}
     partners: dict[str, list[str]] = {}
     for value, partner in pairs.items():
         partners.setdefault(partner, []).append(value)
