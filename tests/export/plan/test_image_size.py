@@ -26,7 +26,7 @@ def test_a_text_becomes_a_size(text: str | None, expected: ImageSize) -> None:
 def test_what_is_no_size_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(ArgumentError) as error:
         parse_image_size(text)
-    assert str(error.value).startswith(f"--image-size got {text!r}, expected height,width")
+    assert str(error.value).startswith(f"`image_size` got {text!r}, expected height,width")
     assert "\n" not in str(error.value)
 
 
