@@ -30,6 +30,18 @@ class Reduction(nn.Module):
         return self.function(x_NCHW, (2, 3), keepdim=True)
 
 
+class Elementwise(nn.Module):
+    """A function of one tensor, of the same shape."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        return self.function(x)
+
+
 class AntialiasedResize(nn.Module):
     """Resize to about half the size."""
 
@@ -69,6 +81,13 @@ _MODULES: dict[str, tuple[Callable[[tuple[int, ...]], nn.Module], ...]] = {
         lambda _: nn.Softplus(2.0, 30.0),
         lambda _: nn.Softplus(1.0, 3.0),
     ),
+    "log_sigmoid": (lambda _: nn.LogSigmoid(),),
+    "log1p": (lambda _: Elementwise(lambda x: torch.log1p(x.abs())),),
+    # Beyond 88 float32 overflows, and float64 does not.
+    "expm1": (lambda _: Elementwise(lambda x: torch.expm1(x.clamp(max=80.0))),),
+    "logaddexp": (lambda _: Elementwise(lambda x: torch.logaddexp(x, x.flip(1))),),
+    "logaddexp2": (lambda _: Elementwise(lambda x: torch.logaddexp2(x, x.flip(1))),),
+    "logcumsumexp": (lambda _: Elementwise(lambda x: torch.logcumsumexp(x, 1)),),
     "local_response_norm": (
         lambda _: nn.LocalResponseNorm(5),
         lambda _: nn.LocalResponseNorm(4, 0.1, 0.75, 2.0),

@@ -10,6 +10,7 @@ from dlzoo.export.lowering.operators import (
     antialiased_resize,
     average_pool,
     ceil_pool,
+    expm1,
     exporters_own,
     gelu,
     group_norm,
@@ -17,6 +18,9 @@ from dlzoo.export.lowering.operators import (
     instance_norm,
     layer_norm,
     local_response_norm,
+    log1p,
+    log_sigmoid,
+    logaddexp,
     mean,
     mish,
     silu,
@@ -30,6 +34,7 @@ __all__ = ["MODULES", "OPERATORS"]
 #: Each registers its operators when it is imported.
 MODULES = (
     *(mish, gelu, silu, hardswish, softplus),
+    *(log_sigmoid, log1p, expm1, logaddexp),
     *(local_response_norm, group_norm, instance_norm, layer_norm, mean, variance),
     *(adaptive_pool, average_pool, ceil_pool, antialiased_resize, exporters_own),
 )

@@ -97,7 +97,7 @@ def test_override_that_cannot_be_delivered_says_why() -> None:
             lowerings={"local_response_norm": "native"},
         )
     assert str(e.value) == (
-        "--lowering local_response_norm=native cannot be delivered at opset 20 for ort-cpu: "
+        "The lowering local_response_norm=native cannot be delivered at opset 20 for ort-cpu: "
         "native has another window than torch where the size is even. Leave it out, or choose "
         "another spelling."
     )
