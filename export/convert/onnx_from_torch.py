@@ -27,8 +27,10 @@ from dlzoo.export.convert.runtime_kernels import refuse_missing_kernels
 from dlzoo.export.convert.runtime_limits import write_within_limits
 from dlzoo.export.convert.stored_state import (
     DataAsDetached,
+    attribute_values,
     attributes_written,
     forward_on_copies,
+    restore_attributes,
 )
 from dlzoo.export.convert.tracing_failure import explain_failure
 from dlzoo.export.convert.tracing_state import without_chatter
@@ -292,12 +294,14 @@ def trace_and_translate(
             )
 
     try:
+        stored = attribute_values(module)
         try:
             program = export(set())
         except Exception as error:
             written = attributes_written(module, error)
             if not written:
                 raise
+            restore_attributes(stored)  # a trace that failed has written into them
             program = export(written)
     except Exception as error:
         if plan.error is not None:

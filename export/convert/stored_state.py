@@ -54,6 +54,23 @@ def attributes_written(module: nn.Module, error: BaseException) -> set[str]:
     return {place.name for place in tensor_places(module) if place.kind == "attribute"}
 
 
+def attribute_values(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The tensors that are plain attributes, each with a copy of its values."""
+    places = [place for place in tensor_places(module) if place.kind == "attribute"]
+    tensors = {id(tensor): tensor for tensor in (place.get() for place in places)}
+    return [
+        (tensor, tensor.detach().clone())
+        for tensor in tensors.values()
+        if tensor.device.type != "meta"
+    ]
+
+
+def restore_attributes(stored: list[tuple[Tensor, Tensor]]) -> None:
+    """Put back the values that :func:`attribute_values` copied."""
+    for tensor, values in stored:
+        tensor.detach().copy_(values)
+
+
 @contextmanager
 def forward_on_copies(module: nn.Module, names: set[str]) -> Iterator[None]:
     """While active, a network's forward starts by copying the tensors of these names."""
