@@ -72,7 +72,7 @@ class Power:
     @property
     def is_sufficient(self) -> bool:
         """Whether enough of the weight tensors are seen, at every output."""
-        is_seen = 0 < self.tried and self.detected >= POWER_THRESHOLD * self.tried
+        is_seen = self.tried > 0 and self.detected >= POWER_THRESHOLD * self.tried
         return is_seen and not self.blind_outputs
 
     @property

@@ -55,6 +55,7 @@ COMMANDS = {
         "--seed",
         "--provider",
         "--force",
+        "--strict-special-values",
         "--json",
     },
     "verify": {
@@ -72,6 +73,7 @@ COMMANDS = {
         "--data",
         "--timeout",
         "--native-library",
+        "--strict-special-values",
         "--json",
     },
     "diff": {

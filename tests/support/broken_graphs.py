@@ -70,11 +70,12 @@ def pad_moved(model: ModelProto) -> None:
 
 
 @a_break
-def ceil_mode_flipped(model: ModelProto) -> None:
-    # Two rows and columns more below and to the right keep the shape that ceil_mode gave.
+def windows_shifted(model: ModelProto) -> None:
+    # ceil_mode is written as padding below and to the right: above and to the left gives its shape.
     node = first_node(model, "MaxPool")
-    assert attribute(node, "ceil_mode").i == 1
-    set_attribute(node, "ceil_mode", 0)
+    top, left, bottom, right = attribute(node, "pads").ints
+    assert (top, left) != (bottom, right)
+    set_attribute(node, "pads", [bottom, right, top, left])
 
 
 @a_break

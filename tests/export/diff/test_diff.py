@@ -180,7 +180,7 @@ def test_a_fault_below_the_noise_is_found_where_it_is(tmp_path: Path) -> None:
     onnx_from_torch(network, example, output_names=["y"], dynamic_axes=axes).save(path)
     model = onnx.load(path)
     offset = next(t for t in model.graph.initializer if t.name == "offset")
-    shifted = numpy_helper.to_array(offset) + np.float32(4 * 2.0**-23)
+    shifted = numpy_helper.to_array(offset) + np.float32(14 * 2.0**-23)
     offset.CopyFrom(numpy_helper.from_array(shifted, "offset"))
     onnx.save(model, path)
     x = np.random.default_rng(0).standard_normal((2, 512, 32, 32)).astype(np.float32) * 2

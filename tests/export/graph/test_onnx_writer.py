@@ -182,7 +182,7 @@ networks = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(networks)
 if len(sys.argv) > 3:  # another history: torch and the exporter have been used before
     onnx_from_torch(torch.nn.ReLU().eval(), {"x": torch.zeros(2, 3)}, output_names=["y"])
-net = networks._build_small_net()
+net = networks.build_small_net()
 graph = onnx_from_torch(
     net, {"input": torch.rand(2, 3, 16, 16)}, output_names=["logits"],
     dynamic_axes={"input": {0: "batch", 2: "height", 3: "width"}},
@@ -197,7 +197,7 @@ def test_bytes_do_not_depend_on_process_place_or_hash_seed(tmp_path: Path) -> No
         place = tmp_path / f"home-{seed}" / "checkout"
         place.mkdir(parents=True)
         source, model = place / f"networks_{seed}.py", place / "model.onnx"
-        source.write_bytes(Path(__file__).parents[1].joinpath("conftest.py").read_bytes())
+        source.write_bytes(Path(__file__).parents[2].joinpath("support", "small_net.py").read_bytes())
         command = [sys.executable, "-c", EXPORTS, str(source), str(model), *history]
         environment = {**os.environ, "PYTHONHASHSEED": seed, "USER": f"user{seed}"}
         processes.append(subprocess.Popen(command, cwd=place, env=environment))
