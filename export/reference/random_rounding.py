@@ -53,6 +53,9 @@ _EXACT = frozenset(
 )
 
 
+#: The last four bits of a number, the whole numbers of its size, and elements that are looked at first.
+_LAST_BITS, _NUM_LOOKED_AT = 0x0F, 64
+_BITS_OF = {torch.float32: torch.int32, torch.float64: torch.int64}
 #: Elementary functions: a library's are within one to four units of the last place, where sums and
 #: products are within a half.
 _ELEMENTARY = frozenset(
@@ -102,7 +105,7 @@ class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         if name.endswith("_") and not name.startswith("__"):
             name = name[:-1]  # in place: the same arithmetic
-        if name in _EXACT:
+        if name in _EXACT or (name in ("mul", "div") and _is_power_of_two(args[1])):
             return result
         if name == "native_batch_norm" or name.startswith("_native_batch_norm_legit"):
             self._move_batch_norm(result, args, kwargs or {})
@@ -122,7 +125,7 @@ class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _move(self, v: Tensor, length: float, num_roundings: int = 1) -> None:
         if v.is_complex():
             v = torch.view_as_real(v.resolve_conj())
-        if not v.is_floating_point() or not v.numel():
+        if not v.is_floating_point() or not v.numel() or _is_exact(v):
             return
         unit_roundoff = num_roundings * torch.finfo(v.dtype).eps / 2
         largest = torch.finfo(v.dtype).max
@@ -180,6 +183,34 @@ class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # The golden ratio's multiples are spread evenly and never repeat; the numbers are random.
         self._offset = (self._offset + 648_055) % _NUM_DRAWN
         return self._offset % (_NUM_DRAWN - size)
+
+
+def _is_power_of_two(factor: Any) -> bool:
+    """Whether a factor or divisor only moves the exponent."""
+    if isinstance(factor, Tensor):
+        if factor.dim() or factor.device.type == "meta":
+            return False
+        factor = factor.item()
+    return isinstance(factor, (int, float)) and abs(math.frexp(factor)[0]) == 0.5
+
+
+def _is_exact(v: Tensor) -> bool:
+    """Whether nothing was rounded: whole numbers, or fractions whose last bits are all zero.
+
+    Rounded results end in any bits. Arithmetic of whole numbers in floats is exact (the pixels of
+    zoo/data/image_preprocessor.py), and a floor behind it would turn a moved bit into a whole step.
+    """
+    if v.dtype not in _BITS_OF:
+        return False
+    first = v[(0,) * (v.dim() - 1)] if v.dim() else v
+    # A few elements tell nearly always.
+    return _ends_in_zeros(first.reshape(-1)[:_NUM_LOOKED_AT]) and _ends_in_zeros(v)
+
+
+def _ends_in_zeros(v: Tensor) -> bool:
+    bits = v.contiguous().view(_BITS_OF[v.dtype])
+    is_whole = (v == v.round()) & (v.abs() < 0.5 / torch.finfo(v.dtype).eps)
+    return bool(((bits & _LAST_BITS) == 0).logical_or_(is_whole).all())
 
 
 def _channel_rms(v: Tensor) -> Tensor:

@@ -81,6 +81,21 @@ def test_in_place_is_the_same_arithmetic() -> None:
     assert torch.equal(moved(lambda: X.clone().relu_()), X.relu())
 
 
+def test_arithmetic_of_whole_numbers_is_exact() -> None:
+    """As in an image's fixed-point resampling, where a floor follows."""
+    pixels = torch.randint(0, 256, (2, 3, 20, 20), generator=torch.Generator().manual_seed(0))
+    x = pixels.float()
+    for of in (
+        lambda: F.conv2d(x, torch.ones(1, 3, 3, 3)),
+        lambda: torch.floor((x * 2048 + x) * (1 / 2048)),
+        lambda: x.sum((2, 3)),
+        lambda: x * 0.5 + 0.25,
+    ):
+        assert torch.equal(moved(of), of())
+    assert not torch.equal(moved(lambda: x / 255), x / 255)
+    assert not torch.equal(moved(lambda: X * 3e9), X * 3e9)
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_special_values_stay_what_they_are(value: float) -> None:
     x = X.clone()
