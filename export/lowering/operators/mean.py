@@ -54,7 +54,7 @@ add_operator(
         onnx=("ReduceMean",),
         translate=partial(_mean, mean_in_one_step),
         inexact_for=_why_inexact,
-        note="up to 256 numbers to a mean, or one axis",
+        note="up to 1,024 numbers to a mean, or one axis",
     ),
     Lowering(
         operator="mean",

@@ -11,6 +11,7 @@ import numpy as np
 
 from dlzoo.export.lowering.onnx_operators import constant, ints, op
 from dlzoo.export.lowering.operators.stepwise_mean import (
+    MAX_IN_A_VARIANCE,
     axes_of,
     mean_in_one_step,
     mean_in_steps,
@@ -67,7 +68,7 @@ def _ratio(x: Any, axes: Sequence[int], missing: float) -> Any:
 
 
 def _why_inexact(x: Any, dim: Sequence[int] | None = None, *_: Any, **__: Any) -> str:
-    return why_inexact(x, axes_of(x, dim))
+    return why_inexact(x, axes_of(x, dim), MAX_IN_A_VARIANCE)
 
 
 for _name, _translate, _torch_operators in (

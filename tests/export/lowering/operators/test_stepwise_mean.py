@@ -143,15 +143,16 @@ def test_open_sizes(name: str, axes: dict[int, str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "shape", "num_means"),
     [
-        (Reduction(torch.mean), (2, 8, 16, 16), 1),
-        (Reduction(torch.mean), (2, 8, 17, 16), 2),
+        (Reduction(torch.mean), (2, 8, 32, 32), 1),
+        (Reduction(torch.mean), (2, 8, 33, 32), 2),
         (Reduction(torch.mean), (2, 8, 300, 16), 3),
         (nn.AdaptiveAvgPool2d(1), (2, 8, 7, 7), 1),
         (Standardized(), (2, 8, 7, 7), 2),
         # One axis alone: ONNX Runtime knows layer normalization by it.
         (Standardized((3,)), (2, 8, 7, 512), 2),
         (nn.GroupNorm(2, 8), (2, 8, 14, 14), 0),
-        (nn.InstanceNorm2d(8), (2, 8, 14, 14), 0),
+        (nn.InstanceNorm2d(8), (2, 8, 4, 4), 0),
+        (nn.InstanceNorm2d(8), (2, 8, 14, 14), 1),
     ],
     ids=str,
 )
