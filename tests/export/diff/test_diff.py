@@ -163,7 +163,7 @@ class Averaged(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(512, 8, 1, bias=False)
+        self.conv = nn.Conv2d(2048, 8, 1, bias=False)
         self.offset = nn.Parameter(torch.ones(8, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,16 +174,16 @@ def test_a_fault_below_the_noise_is_found_where_it_is(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = Averaged().eval()
-    example = {"x": torch.zeros(2, 512, 32, 32)}
+    example = {"x": torch.zeros(2, 2048, 32, 32)}
     path = tmp_path / "model.onnx"
     axes = {"x": {0: "batch"}}
     onnx_from_torch(network, example, output_names=["y"], dynamic_axes=axes).save(path)
     model = onnx.load(path)
     offset = next(t for t in model.graph.initializer if t.name == "offset")
-    shifted = numpy_helper.to_array(offset) + np.float32(14 * 2.0**-23)
+    shifted = numpy_helper.to_array(offset) + np.float32(22 * 2.0**-23)
     offset.CopyFrom(numpy_helper.from_array(shifted, "offset"))
     onnx.save(model, path)
-    x = np.random.default_rng(0).standard_normal((2, 512, 32, 32)).astype(np.float32) * 2
+    x = np.random.default_rng(0).standard_normal((2, 2048, 32, 32)).astype(np.float32) * 2
     culprit = dlzoo.first_wrong_layer(network, path, {"x": x})
     assert culprit is not None and culprit.op_types == ("Add",)
     assert culprit.difference, "at its own place it is below the noise that has gathered"
