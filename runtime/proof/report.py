@@ -305,8 +305,10 @@ def judge(
         if power_required:
             reasons.append("its power was never measured: parity.json holds none")
     elif power.tried == 0:
-        reasons.append(f"its power is nothing: of {power.sampled_of} weight tensors none has a visible effect on "
-            "the outputs")
+        reasons.append(
+            f"its power is nothing: of {power.sampled_of} weight tensors none has a visible effect on "
+            "the outputs"
+        )
     elif power.detected / power.tried < POWER_THRESHOLD:
         reasons.append(
             f"only {power.detected} of {power.tried} weight tensors are visible in the outputs, "

@@ -265,6 +265,8 @@ def test_open_image_sizes_are_drawn_as_asked(tmp_path: Path) -> None:
     )
     path = tmp_path / "open.onnx"
     graph.save(path)
-    with pytest.raises(ArgumentError, match=r"height, width open.* `inputs`, for example x=2x3x64x64, or"):
+    with pytest.raises(
+        ArgumentError, match=r"height, width open.* `inputs`, for example x=2x3x64x64, or"
+    ):
         dlzoo.diff(path, path)
     assert dlzoo.diff(path, path, inputs=[InputSpec(name="x", shape=(1, 3, 9, 11))])

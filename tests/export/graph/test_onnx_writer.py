@@ -197,7 +197,9 @@ def test_bytes_do_not_depend_on_process_place_or_hash_seed(tmp_path: Path) -> No
         place = tmp_path / f"home-{seed}" / "checkout"
         place.mkdir(parents=True)
         source, model = place / f"networks_{seed}.py", place / "model.onnx"
-        source.write_bytes(Path(__file__).parents[2].joinpath("support", "small_net.py").read_bytes())
+        source.write_bytes(
+            Path(__file__).parents[2].joinpath("support", "small_net.py").read_bytes()
+        )
         command = [sys.executable, "-c", EXPORTS, str(source), str(model), *history]
         environment = {**os.environ, "PYTHONHASHSEED": seed, "USER": f"user{seed}"}
         processes.append(subprocess.Popen(command, cwd=place, env=environment))

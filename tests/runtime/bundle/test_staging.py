@@ -256,7 +256,8 @@ def unprivileged_folder() -> Iterator[Path]:
 
 def test_a_folder_that_may_not_be_written_is_one_line(unprivileged_folder: Path) -> None:
     with pytest.raises(
-        StorageError, match=r"cannot be written: Permission denied.*Choose an `output` that you may write to\.$"
+        StorageError,
+        match=r"cannot be written: Permission denied.*Choose an `output` that you may write to\.$",
     ):
         write_bundle(unprivileged_folder / "vgg")
     assert names(unprivileged_folder) == []
