@@ -293,7 +293,7 @@ class _CopyBeforeWrite(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Keep what is about to be written, then run the operation."""
         kwargs = kwargs or {}
-        if func._schema.name == "aten::native_batch_norm":
+        if func._schema.name == "aten::native_batch_norm" and args[5]:
             for value in args[3:5]:  # running statistics, of which its schema says nothing
                 self._keep(value)
         if func._schema.is_mutable:
