@@ -290,9 +290,7 @@ def test_weights_as_people_have_them_pass(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("head", ["softmax", pytest.param("sigmoid", marks=pytest.mark.slow)])
-def test_a_head_that_is_too_sure_is_proved_on_smaller_inputs(
-    head: Any, tmp_path: Path
-) -> None:
+def test_a_head_that_is_too_sure_is_proved(head: Any, tmp_path: Path) -> None:
     """Scores in the hundreds at N(0, 1): probabilities of 0 and 1, which hide every weight."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -308,6 +306,5 @@ def test_a_head_that_is_too_sure_is_proved_on_smaller_inputs(
         options=ExportOptions(head=head),
     )
     assert report.verdict == "pass", report.explanation
-    assert "normal x0.1" in {result.kind for result in report.candidates}
     assert report.power is not None and not report.power.missed
     assert dlzoo.verify(tmp_path / "bundle").verdict == "pass"
